@@ -1,0 +1,32 @@
+import { parseArgs } from "node:util";
+import { type Benchmark, printCircumstances, printRows } from "./report.ts";
+import { revocation } from "./revocation.ts";
+import { unary } from "./unary.ts";
+
+const benchmarks: Readonly<Record<string, Benchmark>> = { unary, revocation };
+
+/** `pnpm bench NAME [--json]`, `pnpm bench --list`. The exit code says whether it ran, not whether a target was met. */
+async function main(): Promise<void> {
+  const { values, positionals } = parseArgs({
+    options: { list: { type: "boolean", default: false }, json: { type: "boolean", default: false } },
+    allowPositionals: true,
+  });
+  if (values.list) {
+    for (const [name, { about }] of Object.entries(benchmarks)) console.log(`${name.padEnd(12)} ${about}`);
+    return;
+  }
+  const [name = ""] = positionals;
+  const benchmark = Object.hasOwn(benchmarks, name) ? benchmarks[name] : undefined;
+  if (benchmark === undefined || positionals.length !== 1) {
+    throw new Error(`usage: pnpm bench NAME [--json], where NAME is one of: ${Object.keys(benchmarks).join(", ")}`);
+  }
+  printCircumstances(name, benchmark);
+  printRows(await benchmark.run(), values.json);
+}
+
+try {
+  await main();
+} catch (error) {
+  console.error(error instanceof Error ? error.message : error);
+  process.exitCode = 1;
+}

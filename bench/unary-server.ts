@@ -1,0 +1,76 @@
+import { create, toBinary } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import * as grpc from "@grpc/grpc-js";
+import { LicenseType } from "@licet/contracts/licet/licensing/v1/catalog_pb";
+import { LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
+import {
+  Decision,
+  DecisionReason,
+  DecisionSource,
+  ValidateFeatureResponseSchema,
+  ValidationService,
+} from "@licet/contracts/licet/validation/v1/validation_service_pb";
+import { serveParent } from "./child.ts";
+import { startValidation } from "./unary-validation.ts";
+
+/** Where the server is, and what it has used up so far. */
+export interface ServerReport {
+  readonly port: number;
+  /** An API key that it accepts. */
+  readonly credential: string;
+  /** CPU time of the process so far, in microseconds, user and system. */
+  readonly cpuMicros: number;
+}
+
+/** grpc-js and nothing else: the bytes of a typical reply, whatever is asked. */
+async function startConstant(): Promise<{ port: number; credential: string }> {
+  const reply = create(ValidateFeatureResponseSchema, {
+    valid: true,
+    decision: Decision.ALLOW,
+    reason: DecisionReason.ALLOWED,
+    source: DecisionSource.MEMORY,
+    version: 7n,
+    stalenessMs: 412n,
+    license: {
+      licenseId: "0197a000-0000-7000-8000-000000000001",
+      type: LicenseType.ENTERPRISE,
+      product: "trading",
+      plan: "enterprise",
+      status: LicenseStatus.ACTIVE,
+      validUntil: timestampFromMs(Date.UTC(2040, 0, 1)),
+    },
+  });
+  const bytes = Buffer.from(toBinary(ValidateFeatureResponseSchema, reply));
+  const asIs = (message: Buffer): Buffer => message;
+  const { validateFeature } = ValidationService.method;
+  const server = new grpc.Server();
+  server.addService(
+    {
+      validateFeature: {
+        path: `/${ValidationService.typeName}/${validateFeature.name}`,
+        requestStream: false,
+        responseStream: false,
+        requestSerialize: asIs,
+        requestDeserialize: asIs,
+        responseSerialize: asIs,
+        responseDeserialize: asIs,
+      },
+    },
+    {
+      validateFeature: (_call: grpc.ServerUnaryCall<Buffer, Buffer>, answer: grpc.sendUnaryData<Buffer>) =>
+        answer(null, bytes),
+    },
+  );
+  const port = await new Promise<number>((resolve, reject) => {
+    server.bindAsync("127.0.0.1:0", grpc.ServerCredentials.createInsecure(), (error, bound) =>
+      error === null ? resolve(bound) : reject(error),
+    );
+  });
+  return { port, credential: "none-is-needed" };
+}
+
+const started = process.argv[2] === "ours" ? startValidation() : startConstant();
+serveParent(async (): Promise<ServerReport> => {
+  const { user, system } = process.cpuUsage();
+  return { ...(await started), cpuMicros: user + system };
+});

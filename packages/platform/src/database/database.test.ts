@@ -1,0 +1,193 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "@jest/globals";
+import { sql } from "kysely";
+import pg from "pg";
+import { createTestDatabase, type TestDatabase } from "../testing/database.ts";
+import { exampleMigrations } from "../testing/example.ts";
+import { isolationBreaches } from "../testing/isolation.ts";
+import { asSystem, inTenant, openDatabase, setTenant } from "./database.ts";
+
+let database: TestDatabase<unknown>;
+
+beforeAll(async () => {
+  database = await createTestDatabase({ name: "database", migrations: exampleMigrations });
+});
+afterAll(() => database.drop());
+
+async function asSuperuser(text: string): Promise<pg.QueryResult> {
+  const url = new URL(database.adminUrl);
+  url.pathname = database.name;
+  const client = new pg.Client({ connectionString: url.href });
+  await client.connect();
+  try {
+    return await client.query(text);
+  } finally {
+    await client.end();
+  }
+}
+
+const insert = (tenant: string, body: string) => sql`INSERT INTO note (tenant_id, body) VALUES (${tenant}, ${body})`;
+const bodies = sql<{ body: string }>`SELECT body FROM note ORDER BY body`;
+
+describe("types", () => {
+  test("int8 is bigint, alone and in arrays; numeric and date are text; bytea is bytes", async () => {
+    const { rows } = await sql`
+      SELECT 9007199254740993::int8 AS i, ARRAY[1, NULL]::int8[] AS a, 1.10::numeric AS n, DATE '2026-01-31' AS d,
+             '\\x00ff'::bytea AS b, 7::int4 AS small`.execute(database.databases.app);
+    expect(rows).toEqual([
+      { i: 9007199254740993n, a: [1n, null], n: "1.10", d: "2026-01-31", b: Buffer.from([0, 255]), small: 7 },
+    ]);
+  });
+
+  test("sessions have their limits", async () => {
+    const { rows } = await sql`
+      SELECT current_setting('lock_timeout') AS l, current_setting('statement_timeout') AS s,
+             current_setting('idle_in_transaction_session_timeout') AS i`.execute(database.databases.app);
+    expect(rows).toEqual([{ l: "2s", s: "5s", i: "10s" }]);
+  });
+});
+
+describe("tenant isolation", () => {
+  beforeEach(async () => {
+    await asSuperuser("TRUNCATE note, idempotency");
+    for (const tenant of ["one", "two"]) {
+      await inTenant(database.databases, tenant, (tx) => insert(tenant, `of ${tenant}`).execute(tx));
+    }
+  });
+
+  test("a transaction sees the rows of its tenant only", async () => {
+    const seen = await inTenant(database.databases, "one", (tx) => bodies.execute(tx));
+    expect(seen.rows).toEqual([{ body: "of one" }]);
+  });
+
+  test("raw SQL under the app role without a tenant sees nothing, also on a connection that has had one", async () => {
+    const single = openDatabase<unknown>({ url: database.url("licet_app"), applicationName: "raw", maxConnections: 1 });
+    try {
+      expect((await bodies.execute(single)).rows).toEqual([]);
+      await inTenant({ app: single, system: single }, "one", (tx) => bodies.execute(tx));
+      expect((await bodies.execute(single)).rows).toEqual([]);
+    } finally {
+      await single.destroy();
+    }
+  });
+
+  test.each([
+    ["an insert", () => insert("two", "smuggled")],
+    ["an update", () => sql`UPDATE note SET tenant_id = 'two'`],
+  ])("%s into another tenant is refused", async (_, statement) => {
+    const attempt = inTenant(database.databases, "one", (tx) => statement().execute(tx));
+    await expect(attempt).rejects.toMatchObject({ code: "42501" });
+  });
+
+  test("an insert without a tenant is refused", async () => {
+    await expect(insert("one", "x").execute(database.databases.app)).rejects.toMatchObject({ code: "42501" });
+  });
+
+  test("the system role sees only tables that name it", async () => {
+    await expect(asSystem(database.databases, (tx) => bodies.execute(tx))).rejects.toMatchObject({ code: "42501" });
+    const all = await asSystem(database.databases, (tx) => sql`SELECT tenant_id FROM idempotency`.execute(tx));
+    expect(all.rows).toEqual([]);
+  });
+
+  test("no breach is found, and switching row-level security off is found", async () => {
+    expect(await isolationBreaches(database)).toEqual([]);
+    await asSuperuser("ALTER TABLE note DISABLE ROW LEVEL SECURITY");
+    try {
+      expect(await isolationBreaches(database)).toEqual([
+        "note is readable without forced row-level security",
+        "note shows 2 rows without a tenant",
+      ]);
+    } finally {
+      await asSuperuser("ALTER TABLE note ENABLE ROW LEVEL SECURITY");
+    }
+  });
+
+  test("a read-only transaction writes nothing", async () => {
+    const attempt = inTenant(database.databases, "one", (tx) => insert("one", "x").execute(tx), { readOnly: true });
+    await expect(attempt).rejects.toMatchObject({ code: "25006" });
+  });
+
+  test("setTenant changes the tenant for the rest of the transaction only", async () => {
+    await inTenant(database.databases, "one", async (tx) => {
+      await setTenant(tx, "two");
+      expect((await bodies.execute(tx)).rows).toEqual([{ body: "of two" }]);
+    });
+    const seen = await inTenant(database.databases, "one", (tx) => bodies.execute(tx));
+    expect(seen.rows).toEqual([{ body: "of one" }]);
+  });
+
+  test("an empty tenant is a mistake of the program", () => {
+    expect(() => inTenant(database.databases, "", async () => 1)).toThrow("the tenant is empty");
+  });
+});
+
+describe("retries", () => {
+  function failing(code: string, times: number) {
+    let calls = 0;
+    return {
+      calls: () => calls,
+      work: async () => {
+        if (calls++ < times) throw Object.assign(new Error("planted"), { code });
+        return "done";
+      },
+    };
+  }
+
+  test.each(["40001", "40P01"])("%s is tried again, three times at most", async (code) => {
+    const passing = failing(code, 3);
+    expect(await inTenant(database.databases, "one", passing.work)).toBe("done");
+    expect(passing.calls()).toBe(4);
+    const lasting = failing(code, 100);
+    await expect(inTenant(database.databases, "one", lasting.work)).rejects.toMatchObject({ code });
+    expect(lasting.calls()).toBe(4);
+  });
+
+  test("other errors are not tried again", async () => {
+    const refused = failing("23505", 1);
+    await expect(inTenant(database.databases, "one", refused.work)).rejects.toMatchObject({ code: "23505" });
+    expect(refused.calls()).toBe(1);
+  });
+
+  test("two transactions that deadlock both end well", async () => {
+    await asSuperuser("TRUNCATE note");
+    for (const body of ["a", "b"]) await inTenant(database.databases, "one", (tx) => insert("one", body).execute(tx));
+    const update = (body: string) => sql`UPDATE note SET body = body WHERE body = ${body}`;
+    // Each transaction's first try waits until both hold their first row.
+    const barrier = Promise.withResolvers<void>();
+    let holding = 0;
+    const cross = (first: string, second: string) =>
+      inTenant(database.databases, "one", async (tx) => {
+        await update(first).execute(tx);
+        if (++holding >= 2) barrier.resolve();
+        await barrier.promise;
+        await update(second).execute(tx);
+      });
+    await Promise.all([cross("a", "b"), cross("b", "a")]);
+    expect(holding).toBe(3);
+  });
+});
+
+describe("connections", () => {
+  test("a server that cannot be reached is UNAVAILABLE", async () => {
+    const nowhere = openDatabase<unknown>({
+      url: "postgres://a:b@127.0.0.1:1/c",
+      applicationName: "x",
+      maxConnections: 1,
+    });
+    try {
+      const attempt = inTenant({ app: nowhere, system: nowhere }, "one", async () => 1);
+      await expect(attempt).rejects.toMatchObject({ code: "UNAVAILABLE", reason: "DEPENDENCY_UNAVAILABLE" });
+    } finally {
+      await nowhere.destroy();
+    }
+  });
+
+  test("a connection that is cut in the middle is UNAVAILABLE, and the pool recovers", async () => {
+    const attempt = inTenant(database.databases, "one", async (tx) => {
+      const { rows } = await sql<{ pid: number }>`SELECT pg_backend_pid() AS pid`.execute(tx);
+      await asSuperuser(`SELECT pg_terminate_backend(${rows[0]?.pid})`);
+      await bodies.execute(tx);
+    });
+    await expect(attempt).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    await inTenant(database.databases, "one", (tx) => bodies.execute(tx));
+  });
+});

@@ -1,0 +1,17 @@
+import { once } from "node:events";
+import { createServer } from "node:net";
+import { findFreePort, findFreePorts } from "./free-ports.ts";
+
+test("finds ports that are all different, through calls, and that nobody listens on", async () => {
+  const [taken = 0] = await findFreePorts(1);
+  const server = createServer().listen(taken + 1, "127.0.0.1");
+  // If it can't listen, somebody else does, which is as good.
+  await once(server, "listening").catch(() => undefined);
+
+  const found = (await Promise.all(Array.from({ length: 40 }, () => findFreePorts(3)))).flat();
+
+  server.close();
+  expect(new Set([taken, ...found]).size).toBe(121);
+  expect(found).not.toContain(taken + 1);
+  expect(await findFreePort()).not.toBe(taken);
+});

@@ -1,0 +1,224 @@
+import { platformError } from "./errors.ts";
+
+/** How often the owner is asked again when its answer is older than what is known already. */
+const MAX_ATTEMPTS = 3;
+
+/** What {@link createReplica} needs. */
+export interface ReplicaOptions<V> {
+  /** What the keys name, in the plural and for people, such as `API keys`. */
+  name: string;
+  /**
+   * Asks the owner for the present state of a key; undefined when there is none. Instead of the owner, a cache may
+   * answer, with a value of at least `atLeast` for which {@link Replica.isCurrent} holds.
+   */
+  lookUp(key: string, atLeast: bigint): Promise<V | undefined>;
+  /** How many values are kept; beyond it the least recently used one goes, and is looked up when it is needed again. */
+  maxEntries: number;
+  /** How many keys are remembered as not existing. */
+  maxAbsent: number;
+  /** How long, in milliseconds, a key is taken as not existing before the owner is asked again. */
+  absentTtlMs: number;
+  /** How many look-ups may be under way at once; one more is refused. */
+  maxLookups: number;
+  /** The clock, in epoch milliseconds. It may run ahead of the owner's clock, and must never run behind it where `isCurrent` is used. */
+  now: () => number;
+}
+
+/** Versioned state owned by another service and kept in memory here. */
+export interface Replica<V> {
+  /** What is known without asking: the value, `null` for a key known not to exist, undefined when the owner must be asked. */
+  peek(key: string): V | null | undefined;
+  /**
+   * The value of a key, from memory or else from the owner, who is asked once
+   * however many callers wait. A failed look-up reaches all of them and is not
+   * remembered.
+   *
+   * @throws {ServiceError} UNAVAILABLE with OVERLOADED beyond `maxLookups`, with DEPENDENCY_UNAVAILABLE when the owner
+   *   goes on answering less than an event has told.
+   */
+  get(key: string): Promise<V | undefined>;
+  /**
+   * As {@link get}, but asks the owner although there is a value, and again
+   * while the answer is older than `atLeast` because its question was: a
+   * look-up under way is joined.
+   *
+   * @throws {ServiceError} as `get`, and UNAVAILABLE with DEPENDENCY_UNAVAILABLE when the owner has not got `atLeast`.
+   */
+  refresh(key: string, atLeast?: bigint): Promise<V | undefined>;
+  /** Resolves once an event or a look-up has brought a version of at least `atLeast`, or after `timeoutMs`. */
+  arrival(key: string, atLeast: bigint, timeoutMs: number): Promise<void>;
+  /**
+   * Takes over a value that an event brought, unless an equal or higher version is known; says whether it did. With
+   * `maxEntries` values in memory only the version of another one is noted: it was not asked for.
+   */
+  apply(key: string, value: V): boolean;
+  /** From this moment of the owner's clock on, every change has been or will be given to `apply`. */
+  completeFrom(ms: number): void;
+  /**
+   * Whether a value from elsewhere, read from the owner when its clock showed `readAtMs`, holds everything that events
+   * have told so far.
+   */
+  isCurrent(key: string, version: bigint, readAtMs: number): boolean;
+  /** How many values are kept now. */
+  readonly size: number;
+}
+
+/** The version that events or the past have told of a value that is not in memory, and when it was noted. */
+interface Note {
+  readonly version: bigint;
+  readonly atMs: number;
+}
+
+/** A look-up under way. */
+interface LookUp<V> {
+  readonly found: Promise<V | undefined>;
+  /** The highest version that events have told meanwhile; the note of it may be gone when the owner answers. */
+  heard: bigint;
+}
+
+/**
+ * Creates an empty replica. Events fill it through `apply`; look-ups fill what
+ * events have not brought. Both may overtake each other: only a higher version
+ * is ever taken over, even where the higher one itself was dropped for want of
+ * room. All that callers can make grow is bounded, because they choose the keys.
+ */
+export function createReplica<V extends { readonly version: bigint }>(options: ReplicaOptions<V>): Replica<V> {
+  const { name, maxEntries, maxAbsent, absentTtlMs, maxLookups, now } = options;
+  const values = new Map<string, V>();
+  // Of values that are not in memory; as many again as there may be values.
+  const notes = new Map<string, Note>();
+  // A value from elsewhere can't be judged when it was read before events were heard, or before a note that is gone.
+  let heardFromMs = Number.POSITIVE_INFINITY;
+  let notesFromMs = 0;
+  const absentUntil = new Map<string, number>();
+  const lookups = new Map<string, LookUp<V>>();
+  const waiting = new Map<string, Set<() => void>>();
+
+  const versionOf = (key: string): bigint | undefined => values.get(key)?.version ?? notes.get(key)?.version;
+
+  const note = (key: string, version: bigint): void => {
+    const dropped = setLatest(notes, key, { version, atMs: now() }, maxEntries);
+    if (dropped !== undefined) notesFromMs = Math.max(notesFromMs, dropped[1].atMs);
+  };
+
+  const keep = (key: string, value: V): void => {
+    notes.delete(key);
+    const dropped = setLatest(values, key, value, maxEntries);
+    if (dropped !== undefined) note(dropped[0], dropped[1].version);
+  };
+
+  const peek = (key: string): V | null | undefined => {
+    const value = values.get(key);
+    if (value === undefined) return (absentUntil.get(key) ?? 0) > now() ? null : undefined;
+    // Order matters only once something has to go.
+    if (values.size >= maxEntries) setLatest(values, key, value, maxEntries);
+    return value;
+  };
+
+  const take = (key: string, value: V, wanted: boolean): boolean => {
+    const running = lookups.get(key);
+    if (running !== undefined) running.heard = larger(running.heard, value.version);
+    const known = versionOf(key);
+    // A value whose very version was noted may come in; one that is in memory stays.
+    if (known !== undefined && (known > value.version || (known === value.version && values.has(key)))) return false;
+    absentUntil.delete(key);
+    if (wanted || values.has(key) || values.size < maxEntries) keep(key, value);
+    else if (known === undefined || known < value.version) note(key, value.version);
+    for (const wake of waiting.get(key) ?? []) wake();
+    return true;
+  };
+
+  const ask = async (key: string, atLeast: bigint, running: { heard: bigint }): Promise<V | undefined> => {
+    const found = await options.lookUp(key, atLeast);
+    if (versionOf(key) === undefined && running.heard > 0n) note(key, running.heard);
+    if (found !== undefined) take(key, found, true);
+    // An event may have come meanwhile, whatever the owner answered.
+    const present = values.get(key);
+    if (present === undefined && versionOf(key) === undefined) {
+      setLatest(absentUntil, key, now() + absentTtlMs, maxAbsent);
+    }
+    return present;
+  };
+
+  const lookUp = (key: string, atLeast: bigint): Promise<V | undefined> => {
+    const running = lookups.get(key);
+    if (running !== undefined) return running.found;
+    if (lookups.size >= maxLookups) {
+      throw platformError("OVERLOADED", `too many ${name} are being looked up; try again`, { retryAfterMs: 1_000 });
+    }
+    const begun = { heard: 0n };
+    const found = ask(key, atLeast, begun).finally(() => lookups.delete(key));
+    lookups.set(key, Object.assign(begun, { found }));
+    return found;
+  };
+
+  const refresh = async (key: string, atLeast = 0n): Promise<V | undefined> => {
+    for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
+      const wanted = larger(atLeast, versionOf(key) ?? 0n);
+      const found = await lookUp(key, wanted);
+      if ((found?.version ?? 0n) >= larger(atLeast, versionOf(key) ?? 0n)) return found;
+    }
+    const message = `version ${atLeast} of what is asked about is not among the ${name} yet; try again`;
+    throw platformError("DEPENDENCY_UNAVAILABLE", message, { retryAfterMs: 500 });
+  };
+
+  return {
+    peek,
+    refresh,
+    apply: (key, value) => take(key, value, false),
+    async get(key) {
+      const known = peek(key);
+      return known === undefined ? refresh(key) : (known ?? undefined);
+    },
+    arrival: (key, atLeast, timeoutMs) => wait(waiting, key, timeoutMs, () => (versionOf(key) ?? -1n) >= atLeast),
+    completeFrom(ms) {
+      heardFromMs = ms;
+    },
+    isCurrent(key, version, readAtMs) {
+      const known = versionOf(key);
+      return known === undefined ? readAtMs > Math.max(heardFromMs, notesFromMs) : version >= known;
+    },
+    get size() {
+      return values.size;
+    },
+  };
+}
+
+/** Waits until `done` holds, looking whenever the key's waiters are woken, or until the time is up. */
+function wait(
+  waiting: Map<string, Set<() => void>>,
+  key: string,
+  timeoutMs: number,
+  done: () => boolean,
+): Promise<void> {
+  if (done()) return Promise.resolve();
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const waiters = waiting.get(key) ?? new Set();
+  waiting.set(key, waiters);
+  const leave = (): void => {
+    clearTimeout(timer);
+    waiters.delete(look);
+    if (waiters.size === 0 && waiting.get(key) === waiters) waiting.delete(key);
+    resolve();
+  };
+  const look = (): void => {
+    if (done()) leave();
+  };
+  const timer = setTimeout(leave, timeoutMs);
+  waiters.add(look);
+  return promise;
+}
+
+function larger(a: bigint, b: bigint): bigint {
+  return a > b ? a : b;
+}
+
+/** Sets an entry as the latest one; drops and returns the earliest one beyond `max`. */
+function setLatest<T>(map: Map<string, T>, key: string, value: T, max: number): [string, T] | undefined {
+  map.delete(key);
+  map.set(key, value);
+  if (map.size <= max) return undefined;
+  const [earliest] = map;
+  if (earliest !== undefined) map.delete(earliest[0]);
+  return earliest;
+}

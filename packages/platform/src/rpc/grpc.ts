@@ -1,0 +1,241 @@
+import { once } from "node:events";
+import type { Readable, Writable } from "node:stream";
+import { type Message, toBinary } from "@bufbuild/protobuf";
+import * as grpc from "@grpc/grpc-js";
+import { platformError, type ServiceError } from "../errors.ts";
+import type { Logger } from "../logging.ts";
+import { type Exchange, readPolicy } from "./call.ts";
+import { decodeRequest } from "./codec.ts";
+import type { ServiceBinding } from "./handlers.ts";
+import { fromMetadata, metadataBytes, toGrpcStatus, toMetadata } from "./metadata.ts";
+import type { Pipeline, Route, RunningCall } from "./pipeline.ts";
+import { createOpenCalls, hostPort, LAST_WORDS_MS, listenError, type OpenCalls, type RpcServer } from "./server.ts";
+import { serverCredentials, type TlsIdentity } from "./tls.ts";
+
+/** The most metadata of one call, in bytes of names and values. */
+const MAX_METADATA_BYTES = 8 * 1024;
+
+/** Settings of the HTTP/2 server; sizes and times that grpc-js leaves unlimited. */
+const serverOptions: grpc.ServerOptions = {
+  // Streams of one connection share this: enough that a client's long-lived streams never keep its unary calls waiting.
+  "grpc.max_concurrent_streams": 1_000,
+  "grpc-node.max_session_memory": 10,
+  "grpc.max_connection_age_ms": 600_000,
+  "grpc.max_connection_age_grace_ms": 10_000,
+  "grpc.keepalive_time_ms": 30_000,
+  "grpc.keepalive_timeout_ms": 10_000,
+};
+
+/** What {@link createGrpcServer} needs. */
+export interface GrpcServerOptions {
+  /** The services to serve, health and reflection among them. */
+  bindings: readonly ServiceBinding[];
+  pipeline: Pipeline;
+  host: string;
+  /** 0 takes a free one. */
+  port: number;
+  /** Makes the port speak TLS, to callers with a certificate of the same authority only; cleartext without it. */
+  tls?: TlsIdentity | undefined;
+  logger: Logger;
+}
+
+// grpc-js writes to the console what it also tells us, such as a port that is taken.
+grpc.setLogVerbosity(grpc.logVerbosity.NONE);
+
+/** Serves bindings over gRPC (HTTP/2) with grpc-js. */
+export function createGrpcServer({ bindings, pipeline, host, port, tls, logger }: GrpcServerOptions): RpcServer {
+  const calls = createOpenCalls();
+  const routes = bindings.flatMap((binding) => pipeline.routes(binding));
+  const server = new grpc.Server({
+    ...serverOptions,
+    // Twice what any method takes: a message a little too large still gets our answer with its reason.
+    "grpc.max_receive_message_length": 2 * Math.max(0, ...routes.map(({ maxRequestBytes }) => maxRequestBytes)),
+    interceptors: [guardArrival(routes)],
+  });
+  for (const { service } of bindings) {
+    const own = routes.filter(({ method }) => method.parent === service);
+    server.addService(
+      Object.fromEntries(own.map((route) => [route.method.localName, definition(route)])),
+      Object.fromEntries(own.map((route) => [route.method.localName, serve(route, calls)])),
+    );
+  }
+
+  return {
+    start() {
+      return new Promise((resolve, reject) => {
+        server.bindAsync(hostPort(host, port), serverCredentials(tls), (error, bound) => {
+          if (error === null) resolve({ port: bound });
+          else reject(listenError(host, port, error));
+        });
+      });
+    },
+    async stop(graceMs) {
+      const drained = new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
+      calls.endStreams();
+      const grace = setTimeout(() => {
+        logger.warn({ calls: calls.endAll(), graceMs }, "gRPC server: calls outlived the grace and were cut");
+      }, graceMs);
+      const force = setTimeout(() => server.forceShutdown(), graceMs + LAST_WORDS_MS);
+      await drained;
+      clearTimeout(grace);
+      clearTimeout(force);
+    },
+  };
+}
+
+const asIs = (bytes: Buffer): Buffer => bytes;
+
+/** Messages pass grpc-js as bytes: it answers INTERNAL where decoding fails, we say what was wrong. */
+function definition({ name, method }: Route): grpc.MethodDefinition<Buffer, Buffer> {
+  return {
+    path: `/${name}`,
+    requestStream: method.methodKind === "client_streaming" || method.methodKind === "bidi_streaming",
+    responseStream: method.methodKind === "server_streaming" || method.methodKind === "bidi_streaming",
+    requestSerialize: asIs,
+    requestDeserialize: asIs,
+    responseSerialize: asIs,
+    responseDeserialize: asIs,
+  };
+}
+
+/**
+ * Refuses metadata above the limit, and calls whose request does not arrive in
+ * time: without a client's deadline, grpc-js would wait for it for ever.
+ */
+function guardArrival(routes: readonly Route[]): grpc.ServerInterceptor {
+  const arrivals = new Map(routes.map(({ name, method }) => [`/${name}`, readPolicy(method).deadlineMs]));
+  return (method, call) => {
+    const arrivalMs = method.requestStream ? 0 : (arrivals.get(method.path) ?? 0);
+    let timer: NodeJS.Timeout | undefined;
+    return new grpc.ServerInterceptingCall(call, {
+      start(next) {
+        next({
+          onReceiveMetadata(metadata, proceed) {
+            if (arrivalMs > 0) timer = setTimeout(() => call.sendStatus(toGrpcStatus(late())), arrivalMs);
+            const bytes = metadataBytes(metadata);
+            if (bytes > MAX_METADATA_BYTES) call.sendStatus(toGrpcStatus(tooMuchMetadata(bytes)));
+            else proceed(metadata);
+          },
+          onReceiveHalfClose(proceed) {
+            clearTimeout(timer);
+            proceed();
+          },
+          onCancel() {
+            clearTimeout(timer);
+          },
+        });
+      },
+    });
+  };
+}
+
+function late(): ServiceError {
+  return platformError("DEADLINE_EXCEEDED", "the request did not arrive in time");
+}
+
+function tooMuchMetadata(bytes: number): ServiceError {
+  return platformError(
+    "MESSAGE_TOO_LARGE",
+    `the call's metadata has ${bytes} bytes; at most ${MAX_METADATA_BYTES} are taken`,
+  );
+}
+
+/** What grpc-js's call types, one per kind of method, have in common. */
+interface SurfaceCall {
+  readonly metadata: grpc.Metadata;
+  getPeer(): string;
+  getDeadline(): grpc.Deadline;
+  sendMetadata(metadata: grpc.Metadata): void;
+  once(event: "cancelled", listener: () => void): unknown;
+}
+
+/** The handler of a method in the form that grpc-js wants for its kind. */
+function serve(route: Route, calls: OpenCalls): grpc.UntypedHandleCall {
+  const one = (call: SurfaceCall, receive: Exchange["receive"], respond: grpc.sendUnaryData<Buffer>) =>
+    answerOne(route, calls, call, receive, respond);
+  const many = (call: ResponseStream, receive: Exchange["receive"]) => answerMany(route, calls, call, receive);
+  const handlers = {
+    unary: (call: grpc.ServerUnaryCall<Buffer, Buffer>, respond: grpc.sendUnaryData<Buffer>) =>
+      one(call, () => decodeRequest(route, call.request), respond),
+    client_streaming: (call: grpc.ServerReadableStream<Buffer, Buffer>, respond: grpc.sendUnaryData<Buffer>) =>
+      one(call, () => decodeAll(route, call), respond),
+    server_streaming: (call: grpc.ServerWritableStream<Buffer, Buffer>) =>
+      many(call, () => decodeRequest(route, call.request)),
+    bidi_streaming: (call: grpc.ServerDuplexStream<Buffer, Buffer>) => many(call, () => decodeAll(route, call)),
+  };
+  return handlers[route.method.methodKind];
+}
+
+function answerOne(
+  route: Route,
+  calls: OpenCalls,
+  surface: SurfaceCall,
+  receive: Exchange["receive"],
+  respond: grpc.sendUnaryData<Buffer>,
+): void {
+  let reply: Buffer | undefined;
+  const { call, done } = begin(route, calls, surface, receive, (message) => {
+    reply = encode(route, message);
+  });
+  done.then(
+    () => {
+      if (call.sentHeaders !== undefined) surface.sendMetadata(toMetadata(call.sentHeaders));
+      respond(null, reply, call.sentTrailers && toMetadata(call.sentTrailers));
+    },
+    (error: ServiceError) => respond(toGrpcStatus(error, call.sentTrailers)),
+  );
+}
+
+type ResponseStream = SurfaceCall & Writable & { end(metadata?: grpc.Metadata): unknown };
+
+function answerMany(route: Route, calls: OpenCalls, stream: ResponseStream, receive: Exchange["receive"]): void {
+  let headersSent = false;
+  const { call, done } = begin(route, calls, stream, receive, (message) => {
+    if (!headersSent && call.sentHeaders !== undefined) stream.sendMetadata(toMetadata(call.sentHeaders));
+    headersSent = true;
+    return stream.write(encode(route, message)) ? undefined : once(stream, "drain").then(() => {});
+  });
+  done.then(
+    () => stream.end(call.sentTrailers && toMetadata(call.sentTrailers)),
+    (error: ServiceError) => stream.emit("error", toGrpcStatus(error, call.sentTrailers)),
+  );
+}
+
+/** Starts the pipeline for a call of grpc-js and tells it when the caller leaves. */
+function begin(
+  route: Route,
+  calls: OpenCalls,
+  surface: SurfaceCall,
+  receive: Exchange["receive"],
+  send: Exchange["send"],
+): RunningCall {
+  let headers: Headers | undefined;
+  const deadline = Number(surface.getDeadline());
+  const running = route.start({
+    transport: "grpc",
+    get headers() {
+      headers ??= fromMetadata(surface.metadata);
+      return headers;
+    },
+    get peer() {
+      return surface.getPeer();
+    },
+    deadlineAt: Number.isFinite(deadline) ? deadline : undefined,
+    receive,
+    send,
+  });
+  calls.add(running);
+  // grpc-js says "cancelled" at the end of every call, and also when the client's deadline passes.
+  surface.once("cancelled", () => calls.callerLeft(running));
+  return running;
+}
+
+async function* decodeAll(route: Route, stream: Readable): AsyncGenerator<Message> {
+  // Left open at the end of the input: in a bidi call the same object still takes the answer.
+  for await (const bytes of stream.iterator({ destroyOnReturn: false })) yield decodeRequest(route, bytes);
+}
+
+function encode({ method }: Route, message: Message): Buffer {
+  const bytes = toBinary(method.output, message);
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}

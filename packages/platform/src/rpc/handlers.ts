@@ -1,0 +1,65 @@
+import type {
+  DescMessage,
+  DescMethod,
+  DescMethodBiDiStreaming,
+  DescMethodClientStreaming,
+  DescMethodServerStreaming,
+  DescMethodUnary,
+  DescService,
+  MessageInitShape,
+  MessageShape,
+} from "@bufbuild/protobuf";
+import type { Call } from "./call.ts";
+
+/** What serves one method. */
+type MethodHandler<M extends DescMethod, Ctx> =
+  M extends DescMethodUnary<infer I, infer O>
+    ? (ctx: Ctx, call: Call, request: MessageShape<I>) => Promise<MessageInitShape<O>>
+    : M extends DescMethodServerStreaming<infer I, infer O>
+      ? (ctx: Ctx, call: Call, request: MessageShape<I>) => AsyncIterable<MessageInitShape<O>>
+      : M extends DescMethodClientStreaming<infer I, infer O>
+        ? (ctx: Ctx, call: Call, requests: AsyncIterable<MessageShape<I>>) => Promise<MessageInitShape<O>>
+        : M extends DescMethodBiDiStreaming<infer I, infer O>
+          ? (ctx: Ctx, call: Call, requests: AsyncIterable<MessageShape<I>>) => AsyncIterable<MessageInitShape<O>>
+          : never;
+
+/**
+ * One handler per method of a service, by its local name; one left out does not
+ * compile. A streaming answer is an async iterable: it is pulled as fast as the
+ * caller reads, and its `finally` blocks run when the caller leaves.
+ */
+export type Handlers<S extends DescService, Ctx> = { [K in keyof S["method"]]: MethodHandler<S["method"][K], Ctx> };
+
+/** One entry of {@link Handlers}: the type of a file that holds one RPC. */
+export type Handler<S extends DescService, K extends keyof S["method"], Ctx> = Handlers<S, Ctx>[K];
+
+/** A handler whose method is known only at run time, bound to its context. */
+export type AnyHandler = (
+  call: Call,
+  request: MessageShape<DescMessage> | AsyncIterable<MessageShape<DescMessage>>,
+) => Promise<MessageInitShape<DescMessage>> | AsyncIterable<MessageInitShape<DescMessage>>;
+
+/** A service and what serves it, as the transports take it. */
+export interface ServiceBinding {
+  readonly service: DescService;
+  /** One handler per method, by its local name. */
+  readonly implementation: Readonly<Record<string, AnyHandler>>;
+  /** Whether anyone may call it without a credential: health and reflection. */
+  readonly open?: boolean;
+}
+
+/** Binds handlers, which live in files of their own, to the context that they share. */
+export function implement<S extends DescService, Ctx>(
+  service: S,
+  ctx: Ctx,
+  handlers: Handlers<S, Ctx>,
+): ServiceBinding {
+  const byName = handlers as Record<string, (ctx: Ctx, ...rest: Parameters<AnyHandler>) => ReturnType<AnyHandler>>;
+  const implementation: Record<string, AnyHandler> = {};
+  for (const { localName } of service.methods) {
+    const handler = byName[localName];
+    if (handler === undefined) throw new Error(`${service.typeName}: no handler for ${localName}`);
+    implementation[localName] = (call, request) => handler(ctx, call, request);
+  }
+  return { service, implementation };
+}

@@ -1,0 +1,121 @@
+import { create, type DescMessage, type DescMethod, type Message, type MessageInitShape } from "@bufbuild/protobuf";
+import { createValidator } from "@bufbuild/protovalidate";
+import type { Credential } from "../credentials.ts";
+import type { Logger } from "../logging.ts";
+import { type Exchange, type Middleware, methodName, readPolicy, ServerCall } from "./call.ts";
+import type { RequestRules } from "./codec.ts";
+import type { AnyHandler, ServiceBinding } from "./handlers.ts";
+import { authentication } from "./middleware/authentication.ts";
+import { authorization } from "./middleware/authorization.ts";
+import { deadline } from "./middleware/deadline.ts";
+import { errors } from "./middleware/errors.ts";
+import { slots } from "./middleware/slots.ts";
+import { telemetry } from "./middleware/telemetry.ts";
+import { validation } from "./middleware/validation.ts";
+
+/** How many calls to open services (health, reflection) run at once; they need no credential, so they have slots of their own. */
+const MAX_OPEN = 100;
+
+/** What {@link createPipeline} needs. */
+export interface PipelineOptions {
+  /** Proves who calls by the call's headers; see `credentials.ts`. */
+  authenticate(headers: Headers): Promise<Credential>;
+  /** How many unary calls may run at once. */
+  maxConcurrent: number;
+  /** How many streams may be open at once. */
+  maxStreams: number;
+  logger: Logger;
+  /** The clock, in epoch milliseconds. */
+  now?: () => number;
+}
+
+/** One method, ready to be called. */
+export interface Route extends RequestRules {
+  /** The method's full name, `licet.area.v1.Service/Method`. */
+  readonly name: string;
+  /** Begins a call; the transport reports a lost caller by `call.abort`, and answers when `done` settles. */
+  start(exchange: Exchange): RunningCall;
+}
+
+/** A call under way. */
+export interface RunningCall {
+  readonly call: ServerCall;
+  /** Resolves after the last message was sent; rejects with the ServiceError to answer with, and with nothing else. */
+  readonly done: Promise<void>;
+}
+
+/** The way of every call, the same for each transport. */
+export interface Pipeline {
+  /** Prepares all methods of a service. */
+  routes(binding: ServiceBinding): Route[];
+}
+
+/**
+ * Builds the pipeline: telemetry → errors → overload slot → deadline →
+ * authentication → authorisation → validation → handler. Open services skip
+ * authentication and authorisation. Create one per process, after telemetry
+ * was started, and hand it to every transport, so that the slots are counted
+ * together.
+ */
+export function createPipeline(options: PipelineOptions): Pipeline {
+  const now = options.now ?? Date.now;
+  const validator = createValidator();
+  const outer = [telemetry(), errors(options.logger)];
+  const inner = validation(validator);
+  const guards = [authentication((headers) => options.authenticate(headers)), authorization];
+  const unarySlots = slots(options.maxConcurrent);
+  const streamSlots = slots(options.maxStreams);
+  const openSlots = slots(MAX_OPEN);
+
+  return {
+    routes(binding) {
+      return binding.service.methods.map((method) => {
+        const unary = method.methodKind === "unary";
+        const slot = binding.open ? openSlots : unary ? unarySlots : streamSlots;
+        const steps = [...outer, slot, deadline(now), ...(binding.open ? [] : guards), inner];
+        // The first validation of a message type compiles its rules, which takes milliseconds.
+        validator.validate(method.input, create(method.input));
+        return createRoute(method, compose(steps, lastStep(binding, method)));
+      });
+    },
+  };
+}
+
+type Step = (call: ServerCall) => Promise<void>;
+
+function createRoute(method: DescMethod, run: Step): Route {
+  const name = methodName(method);
+  const policy = readPolicy(method);
+  return {
+    name,
+    method,
+    maxRequestBytes: policy.maxRequestBytes,
+    start(exchange) {
+      const call = new ServerCall(name, method, policy, exchange);
+      return { call, done: run(call) };
+    },
+  };
+}
+
+/** Nests the middlewares once, so that a call only pays for running them. */
+function compose(middlewares: readonly Middleware[], last: Step): Step {
+  return middlewares.reduceRight<Step>((next, middleware) => (call) => middleware(call, () => next(call)), last);
+}
+
+/** Calls the handler and sends what it answers. */
+function lastStep(binding: ServiceBinding, method: DescMethod): Step {
+  const handler: AnyHandler | undefined = binding.implementation[method.localName];
+  if (handler === undefined) throw new Error(`${methodName(method)} has no handler`);
+  const answer = (call: ServerCall): ReturnType<AnyHandler> => handler(call, call.input as Message);
+  if (method.methodKind === "unary" || method.methodKind === "client_streaming") {
+    return async (call) => {
+      const reply = (await answer(call)) as MessageInitShape<DescMessage>;
+      await call.send(create(method.output, reply));
+    };
+  }
+  return async (call) => {
+    for await (const reply of answer(call) as AsyncIterable<MessageInitShape<DescMessage>>) {
+      await call.send(create(method.output, reply));
+    }
+  };
+}

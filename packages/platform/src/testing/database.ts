@@ -1,0 +1,54 @@
+import { randomBytes } from "node:crypto";
+import pg from "pg";
+import { type Databases, openDatabase } from "../database/database.ts";
+import { migrate } from "../database/migrate.ts";
+import { asAdministrator, ensureDatabase, ensureRoles, type Role, roles, roleUrl } from "../database/roles.ts";
+
+/** A database of its own for one test suite. */
+export interface TestDatabase<DB> {
+  /** The superuser's URL, to the maintenance database of the server. */
+  readonly adminUrl: string;
+  readonly name: string;
+  readonly databases: Databases<DB>;
+  /** URL of this database for a role. */
+  url(role: Role): string;
+  /** Closes the pools and removes the database. */
+  drop(): Promise<void>;
+}
+
+/** URL of the server that the Jest run uses (`testing/global-setup.ts` starts it). */
+export function testServerUrl(): string {
+  const url = process.env.LICET_TEST_DATABASE_URL;
+  if (url === undefined) throw new Error("LICET_TEST_DATABASE_URL is not set: run the test through `pnpm jest`");
+  return url;
+}
+
+/**
+ * Creates an empty database on the test server, with the real roles, and runs `migrations` (a folder) in it.
+ * @param options.name a hint for people reading `pg_stat_activity`; lower case letters, digits, underscores.
+ */
+export async function createTestDatabase<DB>(options: {
+  readonly name: string;
+  readonly migrations?: string;
+}): Promise<TestDatabase<DB>> {
+  const adminUrl = testServerUrl();
+  const name = `test_${options.name}_${randomBytes(4).toString("hex")}`;
+  await ensureRoles(adminUrl);
+  await ensureDatabase(adminUrl, name);
+  const url = (role: Role) => roleUrl(adminUrl, role, name);
+  if (options.migrations !== undefined) await migrate({ url: url(roles.owner), folder: options.migrations });
+  const open = (role: Role) => openDatabase<DB>({ url: url(role), applicationName: name, maxConnections: 8 });
+  const databases = { app: open(roles.app), system: open(roles.system) };
+  return {
+    adminUrl,
+    name,
+    databases,
+    url,
+    drop: async () => {
+      await Promise.all([databases.app.destroy(), databases.system.destroy()]);
+      await asAdministrator(adminUrl, (client) =>
+        client.query(`DROP DATABASE ${pg.escapeIdentifier(name)} WITH (FORCE)`),
+      );
+    },
+  };
+}

@@ -1,0 +1,15 @@
+import type { Vault } from "@licet/platform/crypto";
+import type { Databases } from "@licet/platform/database/database";
+import type { DB } from "./store/schema.ts";
+
+/** What handlers and workers need. */
+export interface Context {
+  readonly db: Databases<DB>;
+  /** Encrypts stored replies that hold a secret. */
+  readonly vault: Vault;
+  readonly now: () => Date;
+  /** A new UUIDv7. */
+  readonly newId: () => string;
+  /** Hints the relay that something was committed. */
+  readonly wakeRelay: () => void;
+}

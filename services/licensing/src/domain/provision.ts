@@ -1,0 +1,99 @@
+import { invalidArgument } from "@licet/platform/errors";
+import { graceUntil, type License } from "./license.ts";
+import { type Cycle, type Plan, type PlanTerms, termEnd } from "./terms.ts";
+
+/** The last moment that a protobuf timestamp can hold. */
+const LAST_MS = Date.parse("9999-12-31T23:59:59.999Z");
+
+/** What a provisioning asks for, whatever the terms. */
+export interface Wanted {
+  licenseId: string;
+  customerId: string;
+  product: string;
+  graceDays: number;
+  validFrom: Date;
+  validUntil?: Date;
+  seats?: number;
+  billingCycle?: Cycle;
+  metadata: Readonly<Record<string, string>>;
+  now: Date;
+}
+
+/** The terms of a license without a plan. */
+export type BareTerms = Pick<PlanTerms, "features" | "limits">;
+
+/**
+ * A license by a plan version: it ends after the plan's term, has the plan's seats and is billed in the price's own
+ * cycle where nothing else is wanted.
+ *
+ * @throws ServiceError INVALID_ARGUMENT when it would end before it begins, or its billing does not fit its price
+ */
+export function planLicense(wanted: Wanted, plan: Plan): License {
+  const { terms } = plan;
+  const billingCycle = billingCycleFor(wanted.billingCycle, terms);
+  const seats = wanted.seats ?? terms.seats;
+  return {
+    ...common(wanted, wanted.validUntil ?? termEnd(wanted.validFrom, terms.termDays)),
+    plan: { code: plan.plan, version: plan.version },
+    type: terms.type,
+    features: terms.features,
+    limits: terms.limits,
+    ...(seats !== undefined && { seats }),
+    ...(billingCycle && { billingCycle }),
+  };
+}
+
+/**
+ * A license with terms of its own, which costs nothing here.
+ *
+ * @throws ServiceError INVALID_ARGUMENT when it would end before it begins, or a billing cycle is wanted
+ */
+export function bareLicense(wanted: Wanted & { validUntil: Date }, terms: BareTerms): License {
+  if (wanted.billingCycle) throw invalidArgument("billing_cycle", "must be unspecified when no plan is given");
+  return {
+    ...common(wanted, wanted.validUntil),
+    type: "custom",
+    features: terms.features,
+    limits: terms.limits,
+    ...(wanted.seats !== undefined && { seats: wanted.seats }),
+  };
+}
+
+function common(wanted: Wanted, validUntil: Date | undefined) {
+  if (validUntil && validUntil <= wanted.validFrom) {
+    throw invalidArgument(
+      "valid_until",
+      `must be later than the license's begin, ${wanted.validFrom.toISOString()}; it is ${validUntil.toISOString()}`,
+    );
+  }
+  const graceEnd = graceUntil({ ...(validUntil && { validUntil }), graceDays: wanted.graceDays });
+  if (graceEnd && graceEnd.getTime() > LAST_MS) {
+    const field = wanted.validUntil ? "valid_until" : "valid_from";
+    throw invalidArgument(field, "must be earlier: the license and its grace would end after the year 9999");
+  }
+  return {
+    licenseId: wanted.licenseId,
+    customerId: wanted.customerId,
+    product: wanted.product,
+    decidedStatus: "active",
+    statusReason: "",
+    validFrom: wanted.validFrom,
+    ...(validUntil && { validUntil }),
+    graceDays: wanted.graceDays,
+    metadata: wanted.metadata,
+    createdAt: wanted.now,
+    updatedAt: wanted.now,
+  } as const;
+}
+
+/** A price for a year may be billed in months (product.md, Money); one for a month can't be billed in years. */
+function billingCycleFor(wanted: Cycle | undefined, terms: PlanTerms): Cycle | undefined {
+  if (!terms.price) {
+    if (wanted) throw invalidArgument("billing_cycle", "must be unspecified: the plan has no price");
+    return undefined;
+  }
+  if (wanted === "year" && terms.price.cycle === "month") {
+    throw invalidArgument("billing_cycle", "must be CYCLE_MONTH or unspecified: the plan's price is for a month");
+  }
+  return wanted ?? terms.price.cycle;
+}

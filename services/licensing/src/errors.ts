@@ -1,0 +1,38 @@
+import type { ErrorReason } from "@licet/contracts/licet/licensing/v1/error_reason_pb";
+import { type Code, ServiceError } from "@licet/platform/errors";
+
+/** The reasons of this service's errors, as `proto/licet/licensing/v1/error_reason.proto` documents them. */
+export type Reason = Exclude<keyof typeof ErrorReason, "UNSPECIFIED">;
+
+// A reason of the contract without a code here does not compile.
+const codes: Readonly<Record<Reason, Code>> = {
+  TENANT_EXISTS: "ALREADY_EXISTS",
+  API_KEY_NOT_FOUND: "NOT_FOUND",
+  PRODUCT_EXISTS: "ALREADY_EXISTS",
+  PRODUCT_NOT_FOUND: "NOT_FOUND",
+  FEATURE_EXISTS: "ALREADY_EXISTS",
+  FEATURE_NOT_FOUND: "NOT_FOUND",
+  PLAN_EXISTS: "ALREADY_EXISTS",
+  PLAN_NOT_FOUND: "NOT_FOUND",
+  CUSTOMER_EXISTS: "ALREADY_EXISTS",
+  CUSTOMER_NOT_FOUND: "NOT_FOUND",
+  LICENSE_NOT_FOUND: "NOT_FOUND",
+  LICENSE_EXISTS: "ALREADY_EXISTS",
+  TRANSITION_NOT_ALLOWED: "FAILED_PRECONDITION",
+  TOO_MANY_LICENSES: "FAILED_PRECONDITION",
+  TOO_MANY_FEATURES: "FAILED_PRECONDITION",
+};
+
+/**
+ * An error of this service, to be thrown.
+ *
+ * @param message - a sentence that names what was asked for and what would be right
+ * @param metadata - facts for programs, as the contract documents them for the reason
+ */
+export function failure(
+  reason: Reason,
+  message: string,
+  metadata: Readonly<Record<string, string>> = {},
+): ServiceError {
+  return new ServiceError({ code: codes[reason], reason, message, metadata });
+}

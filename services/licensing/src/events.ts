@@ -1,0 +1,66 @@
+import { fromBinary } from "@bufbuild/protobuf";
+import { ProductCatalogSchema } from "@licet/contracts/licet/licensing/v1/catalog_pb";
+import { CredentialChangedSchema } from "@licet/contracts/licet/licensing/v1/credential_events_pb";
+import { EntitlementSnapshotSchema } from "@licet/contracts/licet/licensing/v1/entitlement_pb";
+import { LicenseChangeCause, LicenseChangedSchema } from "@licet/contracts/licet/licensing/v1/licensing_events_pb";
+import type { OutgoingRecord } from "@licet/platform/events/bus";
+import { topicOf, toRecord } from "@licet/platform/events/cloudevent";
+import type { StoredEvent } from "@licet/platform/events/outbox";
+
+/** The CloudEvents type of each cause, as the contract documents it. A cause without a type does not compile. */
+export const eventTypes: Readonly<Record<Exclude<LicenseChangeCause, LicenseChangeCause.UNSPECIFIED>, string>> = {
+  [LicenseChangeCause.CUSTOMER_CREATED]: "licet.customer.created.v1",
+  [LicenseChangeCause.PROVISIONED]: "licet.license.provisioned.v1",
+  [LicenseChangeCause.SUSPENDED]: "licet.license.suspended.v1",
+  [LicenseChangeCause.RESUMED]: "licet.license.resumed.v1",
+  [LicenseChangeCause.REVOKED]: "licet.license.revoked.v1",
+};
+
+/** The type of the event of a changed product catalogue. */
+export const CATALOG_CHANGED = "licet.catalog.changed.v1";
+
+/** The type of the event of a changed API key. */
+export const CREDENTIAL_CHANGED = "licet.credential.changed.v1";
+
+/** The largest payload of an event, in bytes: what the buses take, less room for headers. */
+export const MAX_EVENT_BYTES = 900 * 1024;
+
+/** The topic by which deciders know how fresh their replica is: the one that revocations travel by. */
+export const heartbeatTopics = [topicOf(EntitlementSnapshotSchema).name];
+
+/**
+ * The records of an event of the history: a change of a customer or license goes to the history topic and, as its
+ * snapshot alone, to the compacted topic of entitlements.
+ */
+export function toRecords(event: StoredEvent): OutgoingRecord[] {
+  const envelope = {
+    id: event.eventId,
+    source: "licet/licensing",
+    type: event.type,
+    subject: event.stream,
+    time: event.createdAt,
+    traceparent: event.traceparent,
+  };
+  switch (event.type) {
+    case CATALOG_CHANGED: {
+      const message = fromBinary(ProductCatalogSchema, event.payload);
+      return [
+        toRecord({ ...envelope, schema: ProductCatalogSchema, message, key: `${event.tenantId}/${message.product}` }),
+      ];
+    }
+    case CREDENTIAL_CHANGED: {
+      const message = fromBinary(CredentialChangedSchema, event.payload);
+      return [toRecord({ ...envelope, schema: CredentialChangedSchema, message, key: message.keyId })];
+    }
+    default: {
+      const message = fromBinary(LicenseChangedSchema, event.payload);
+      const { snapshot } = message;
+      if (!snapshot) throw new Error(`event ${event.eventId} of ${event.stream} has no snapshot`);
+      const key = `${event.tenantId}/${message.customerId}`;
+      return [
+        toRecord({ ...envelope, schema: LicenseChangedSchema, message, key }),
+        toRecord({ ...envelope, schema: EntitlementSnapshotSchema, message: snapshot, key }),
+      ];
+    }
+  }
+}

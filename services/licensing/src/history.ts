@@ -1,0 +1,113 @@
+import { create, toBinary } from "@bufbuild/protobuf";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { ProductCatalogSchema } from "@licet/contracts/licet/licensing/v1/catalog_pb";
+import { CredentialChangedSchema } from "@licet/contracts/licet/licensing/v1/credential_events_pb";
+import { LicenseChangeCause, LicenseChangedSchema } from "@licet/contracts/licet/licensing/v1/licensing_events_pb";
+import { append } from "@licet/platform/events/outbox";
+import type { Call } from "@licet/platform/rpc/call";
+import { currentTraceparent } from "@licet/platform/telemetry";
+import type { Transaction } from "kysely";
+import type { Context } from "./context.ts";
+import { failure } from "./errors.ts";
+import { CATALOG_CHANGED, CREDENTIAL_CHANGED, eventTypes, MAX_EVENT_BYTES } from "./events.ts";
+import { catalogToProto, credentialToProto, snapshotToProto } from "./rpc/convert.ts";
+import { getCatalog } from "./store/catalog.ts";
+import type { DB } from "./store/schema.ts";
+import { findSnapshot } from "./store/snapshots.ts";
+import type { ApiKey } from "./store/tenants.ts";
+
+/** What happened to a customer or to one of its licenses. */
+export interface LicenseChange {
+  customerId: string;
+  /** The entitlement version that the change raised; its row lock is held. */
+  version: bigint;
+  cause: Exclude<LicenseChangeCause, LicenseChangeCause.UNSPECIFIED>;
+  /** Absent when it happened to the customer. */
+  licenseId?: string;
+  /** Why, as told by the actor. */
+  reason?: string;
+}
+
+/**
+ * Appends a change to the customer's history, with everything that holds after it. Call it last in the transaction.
+ *
+ * @throws ServiceError FAILED_PRECONDITION `TOO_MANY_LICENSES` when a new license makes what holds too large for an event
+ */
+export async function recordLicenseChange(
+  ctx: Context,
+  tx: Transaction<DB>,
+  call: Call,
+  change: LicenseChange,
+): Promise<void> {
+  const snapshot = await findSnapshot(tx, call.tenant, change.customerId);
+  if (!snapshot) throw new Error(`customer ${change.customerId} has a locked row but no snapshot`);
+  const message = create(LicenseChangedSchema, {
+    tenantId: call.tenant,
+    customerId: change.customerId,
+    version: change.version,
+    cause: change.cause,
+    licenseId: change.licenseId ?? "",
+    snapshot: snapshotToProto(snapshot),
+    actor: call.credential.id,
+    reason: change.reason ?? "",
+    occurredAt: timestampFromDate(snapshot.issuedAt),
+  });
+  const payload = toBinary(LicenseChangedSchema, message);
+  // Only what adds may be refused: the rest to what the log takes is room for every later change of status.
+  if (change.cause === LicenseChangeCause.PROVISIONED && payload.length > MAX_EVENT_BYTES) {
+    throw failure(
+      "TOO_MANY_LICENSES",
+      `The licenses of customer ${change.customerId} would take ${payload.length} bytes; at most ${MAX_EVENT_BYTES} are possible.`,
+      { maximum: `${MAX_EVENT_BYTES} bytes` },
+    );
+  }
+  await append(tx, {
+    eventId: ctx.newId(),
+    tenantId: call.tenant,
+    stream: `customer/${change.customerId}`,
+    version: change.version,
+    type: eventTypes[change.cause],
+    payload,
+    actor: call.credential.id,
+    traceparent: currentTraceparent(),
+  });
+}
+
+/** Appends a product's catalogue as it now is to the product's history. */
+export async function recordCatalogChange(
+  ctx: Context,
+  tx: Transaction<DB>,
+  call: Call,
+  product: string,
+): Promise<void> {
+  const catalog = await getCatalog(tx, call.tenant, product);
+  await append(tx, {
+    eventId: ctx.newId(),
+    tenantId: call.tenant,
+    stream: `product/${product}`,
+    version: catalog.version,
+    type: CATALOG_CHANGED,
+    payload: toBinary(ProductCatalogSchema, create(ProductCatalogSchema, catalogToProto(catalog))),
+    actor: call.credential.id,
+    traceparent: currentTraceparent(),
+  });
+}
+
+/** Appends an API key as it now is to the key's history. The transaction's tenant is the key's. */
+export async function recordCredentialChange(
+  ctx: Context,
+  tx: Transaction<DB>,
+  actor: string,
+  key: ApiKey,
+): Promise<void> {
+  await append(tx, {
+    eventId: ctx.newId(),
+    tenantId: key.tenantId,
+    stream: `credential/${key.keyId}`,
+    version: key.version,
+    type: CREDENTIAL_CHANGED,
+    payload: toBinary(CredentialChangedSchema, create(CredentialChangedSchema, credentialToProto(key))),
+    actor,
+    traceparent: currentTraceparent(),
+  });
+}

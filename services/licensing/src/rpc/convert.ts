@@ -1,0 +1,294 @@
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { type Timestamp, timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import {
+  Cycle,
+  Enforcement,
+  type FailMode,
+  type FailModeSchema,
+  type FeatureSchema,
+  LicenseType,
+  type Limit as LimitMessage,
+  type LimitSchema,
+  LimitWindow,
+  type PlanSchema,
+  type PlanTerms as PlanTermsMessage,
+  type PlanTermsSchema,
+  type ProductCatalogSchema,
+  type ProductSchema,
+} from "@licet/contracts/licet/licensing/v1/catalog_pb";
+import type { CredentialChangedSchema } from "@licet/contracts/licet/licensing/v1/credential_events_pb";
+import type { CustomerSchema } from "@licet/contracts/licet/licensing/v1/customer_pb";
+import type { EntitlementSnapshotSchema } from "@licet/contracts/licet/licensing/v1/entitlement_pb";
+import { type LicenseSchema, LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
+import { ApiKeyRole, type ApiKeySchema, type TenantSchema } from "@licet/contracts/licet/licensing/v1/tenant_pb";
+import { invalidArgument } from "@licet/platform/errors";
+import { type License, statusAt } from "../domain/license.ts";
+import { type Role, scopesOf } from "../domain/roles.ts";
+import type * as terms from "../domain/terms.ts";
+import type { Catalog, Feature, Product } from "../store/catalog.ts";
+import type { Customer } from "../store/customers.ts";
+import type { Snapshot } from "../store/snapshots.ts";
+import type { ApiKey, Tenant } from "../store/tenants.ts";
+
+/** "Availability over strictness" (product.md), where a feature says nothing else. */
+const DEFAULT_FAIL_GRACE_SECONDS = 300;
+
+/** A domain word and its enum value differ only in their case: `past_due`, `PAST_DUE`. */
+function toEnum<E extends Record<string, string | number>, K extends string>(
+  type: E,
+  word: K,
+): E[Uppercase<K> & keyof E] {
+  return type[word.toUpperCase() as Uppercase<K> & keyof E];
+}
+
+function fromEnum<K extends string>(type: Record<number, string>, value: number): K {
+  return (type[value] as string).toLowerCase() as K;
+}
+
+function optionalTimestamp(date: Date | undefined): Timestamp | undefined {
+  return date && timestampFromDate(date);
+}
+
+/** The wire's form of a tenant. */
+export function tenantToProto(tenant: Tenant): MessageInitShape<typeof TenantSchema> {
+  return { tenantId: tenant.tenantId, name: tenant.name, createdAt: timestampFromDate(tenant.createdAt) };
+}
+
+/** The role that a request names. */
+export function roleFromProto(role: ApiKeyRole): Role {
+  return fromEnum<Role>(ApiKeyRole, role);
+}
+
+/** The wire's form of an API key. */
+export function apiKeyToProto(key: ApiKey): MessageInitShape<typeof ApiKeySchema> {
+  return {
+    keyId: key.keyId,
+    name: key.name,
+    role: toEnum(ApiKeyRole, key.role),
+    scopes: [...scopesOf[key.role]],
+    createdAt: timestampFromDate(key.createdAt),
+    expiresAt: optionalTimestamp(key.expiresAt),
+    revokedAt: optionalTimestamp(key.revokedAt),
+  };
+}
+
+/** What the other services need to check a presented key. */
+export function credentialToProto(key: ApiKey): MessageInitShape<typeof CredentialChangedSchema> {
+  return {
+    tenantId: key.tenantId,
+    keyId: key.keyId,
+    secretHash: key.secretHash,
+    role: toEnum(ApiKeyRole, key.role),
+    scopes: [...scopesOf[key.role]],
+    version: key.version,
+    expiresAt: optionalTimestamp(key.expiresAt),
+    revokedAt: optionalTimestamp(key.revokedAt),
+  };
+}
+
+/** The wire's form of a product. */
+export function productToProto(product: Product): MessageInitShape<typeof ProductSchema> {
+  return {
+    product: product.product,
+    name: product.name,
+    graceDays: product.graceDays,
+    createdAt: timestampFromDate(product.createdAt),
+  };
+}
+
+/** The seconds for which a feature stays allowed while deciders are cut off; 0 stands for `closed`. 300 when absent. */
+export function failModeFromProto(message: FailMode | undefined): number {
+  switch (message?.mode.case) {
+    case "closed":
+      return 0;
+    case "graceSeconds":
+      return message.mode.value;
+    default:
+      return DEFAULT_FAIL_GRACE_SECONDS;
+  }
+}
+
+function failModeToProto(graceSeconds: number): MessageInitShape<typeof FailModeSchema> {
+  return {
+    mode: graceSeconds === 0 ? { case: "closed", value: true } : { case: "graceSeconds", value: graceSeconds },
+  };
+}
+
+/** The wire's form of a feature. */
+export function featureToProto(feature: Feature): MessageInitShape<typeof FeatureSchema> {
+  return {
+    product: feature.product,
+    feature: feature.feature,
+    name: feature.name,
+    reduceOnly: feature.reduceOnly,
+    failMode: failModeToProto(feature.failGraceSeconds),
+    createdAt: timestampFromDate(feature.createdAt),
+  };
+}
+
+/** The wire's form of a product's catalogue. */
+export function catalogToProto(catalog: Catalog): MessageInitShape<typeof ProductCatalogSchema> {
+  return {
+    tenantId: catalog.tenantId,
+    product: catalog.product,
+    name: catalog.name,
+    version: catalog.version,
+    features: catalog.features.map(({ feature, reduceOnly, failGraceSeconds }) => ({
+      feature,
+      reduceOnly,
+      failMode: failModeToProto(failGraceSeconds),
+    })),
+  };
+}
+
+/** The billing cycle or price cycle that a request names; undefined when it names none. */
+export function cycleFromProto(cycle: Cycle): terms.Cycle | undefined {
+  return cycle === Cycle.UNSPECIFIED ? undefined : fromEnum<terms.Cycle>(Cycle, cycle);
+}
+
+/** Limits of a request: -1 and absent both mean unlimited, and enforcement is hard where it is unspecified. */
+export function limitsFromProto(limits: readonly LimitMessage[]): terms.Limit[] {
+  return limits.map(({ metric, maximum, window, enforcement }) => ({
+    metric,
+    ...(maximum !== undefined && maximum >= 0n && { maximum }),
+    window: fromEnum<terms.LimitWindow>(LimitWindow, window),
+    enforcement: enforcement === Enforcement.SOFT ? "soft" : "hard",
+  }));
+}
+
+function limitToProto(limit: terms.Limit): MessageInitShape<typeof LimitSchema> {
+  return {
+    metric: limit.metric,
+    ...(limit.maximum !== undefined && { maximum: limit.maximum }),
+    window: toEnum(LimitWindow, limit.window),
+    enforcement: toEnum(Enforcement, limit.enforcement),
+  };
+}
+
+/**
+ * A plan's terms out of a request that the contract's rules have passed.
+ *
+ * @throws ServiceError INVALID_ARGUMENT when they, or a usage price's unit price, are absent
+ */
+export function termsFromProto(message: PlanTermsMessage | undefined): terms.PlanTerms {
+  if (!message) throw invalidArgument("terms", "is required");
+  const cycle = cycleFromProto(message.priceCycle);
+  return {
+    type: fromEnum<terms.LicenseType>(LicenseType, message.type),
+    features: message.features,
+    limits: limitsFromProto(message.limits),
+    ...(message.price && cycle && { price: { ...message.price, cycle } }),
+    usagePrices: message.usagePrices.map(({ metric, includedPerMonth, unitPrice }, index) => {
+      if (!unitPrice) throw invalidArgument(`terms.usage_prices[${index}].unit_price`, "is required");
+      return { metric, includedPerMonth, currency: unitPrice.currency, decimal: unitPrice.decimal };
+    }),
+    termDays: message.termDays,
+    ...(message.seats !== undefined && { seats: message.seats }),
+  };
+}
+
+function termsToProto(value: terms.PlanTerms): MessageInitShape<typeof PlanTermsSchema> {
+  return {
+    type: toEnum(LicenseType, value.type),
+    features: [...value.features],
+    limits: value.limits.map(limitToProto),
+    ...(value.price && {
+      price: { currency: value.price.currency, amountMinor: value.price.amountMinor },
+      priceCycle: toEnum(Cycle, value.price.cycle),
+    }),
+    usagePrices: value.usagePrices.map(({ metric, includedPerMonth, currency, decimal }) => ({
+      metric,
+      includedPerMonth,
+      unitPrice: { currency, decimal },
+    })),
+    termDays: value.termDays,
+    ...(value.seats !== undefined && { seats: value.seats }),
+  };
+}
+
+/** The wire's form of a plan in a version. */
+export function planToProto(plan: terms.Plan): MessageInitShape<typeof PlanSchema> {
+  return {
+    product: plan.product,
+    plan: plan.plan,
+    name: plan.name,
+    version: plan.version,
+    latestVersion: plan.latestVersion,
+    terms: termsToProto(plan.terms),
+    publishedAt: timestampFromDate(plan.publishedAt),
+  };
+}
+
+/** The wire's form of a customer. */
+export function customerToProto(customer: Customer): MessageInitShape<typeof CustomerSchema> {
+  return {
+    customerId: customer.customerId,
+    name: customer.name,
+    email: customer.email,
+    domain: customer.domain,
+    industry: customer.industry,
+    employeeCount: customer.employeeCount,
+    createdAt: timestampFromDate(customer.createdAt),
+  };
+}
+
+/** The wire's form of a license with its status at `now`. */
+export function licenseToProto(license: License, now: Date): MessageInitShape<typeof LicenseSchema> {
+  return withStatus(license, toEnum(LicenseStatus, statusAt(license, now)));
+}
+
+function withStatus(license: License, status: LicenseStatus): MessageInitShape<typeof LicenseSchema> {
+  return {
+    licenseId: license.licenseId,
+    customerId: license.customerId,
+    product: license.product,
+    plan: license.plan?.code ?? "",
+    planVersion: license.plan?.version ?? 0,
+    type: toEnum(LicenseType, license.type),
+    status,
+    features: [...license.features],
+    limits: license.limits.map(limitToProto),
+    ...(license.seats !== undefined && { seats: license.seats }),
+    validFrom: timestampFromDate(license.validFrom),
+    validUntil: optionalTimestamp(license.validUntil),
+    graceDays: license.graceDays,
+    ...(license.billingCycle && { billingCycle: toEnum(Cycle, license.billingCycle) }),
+    metadata: { ...license.metadata },
+    statusReason: license.statusReason,
+    createdAt: timestampFromDate(license.createdAt),
+    updatedAt: timestampFromDate(license.updatedAt),
+    endedAt: optionalTimestamp(license.endedAt),
+  };
+}
+
+/**
+ * A snapshot for deciders: its licenses carry the decided status, the clock is theirs. Reasons of status changes stay
+ * out: they decide nothing, and a snapshot must not grow when licenses are suspended or revoked.
+ */
+export function snapshotToProto(snapshot: Snapshot): MessageInitShape<typeof EntitlementSnapshotSchema> {
+  return {
+    tenantId: snapshot.tenantId,
+    customerId: snapshot.customerId,
+    version: snapshot.version,
+    licenses: snapshot.licenses.map((license) => ({
+      ...withStatus(license, toEnum(LicenseStatus, license.decidedStatus)),
+      statusReason: "",
+    })),
+    issuedAt: timestampFromDate(snapshot.issuedAt),
+  };
+}
+
+/**
+ * A time of a request, or undefined when it is absent.
+ *
+ * @throws ServiceError INVALID_ARGUMENT when it lies outside the years 1970 to 9999
+ */
+export function dateFromProto(field: string, timestamp: Timestamp | undefined): Date | undefined {
+  if (!timestamp) return undefined;
+  const date = timestampDate(timestamp);
+  const year = date.getUTCFullYear();
+  if (!(year >= 1970 && year <= 9999)) {
+    throw invalidArgument(field, "must be a time between 1970-01-01T00:00:00Z and 9999-12-31T23:59:59Z");
+  }
+  return date;
+}

@@ -1,0 +1,76 @@
+import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
+import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
+import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
+import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
+import { type Handlers, implement, type ServiceBinding } from "@licet/platform/rpc/handlers";
+import type { Context } from "../context.ts";
+import { createApiKey } from "./create-api-key.ts";
+import { createCustomer } from "./create-customer.ts";
+import { createFeature } from "./create-feature.ts";
+import { createPlan } from "./create-plan.ts";
+import { createProduct } from "./create-product.ts";
+import { createTenant } from "./create-tenant.ts";
+import { getCustomer } from "./get-customer.ts";
+import { getDatabaseTime } from "./get-database-time.ts";
+import { getEntitlementSnapshot } from "./get-entitlement-snapshot.ts";
+import { getLicense } from "./get-license.ts";
+import { getPlan } from "./get-plan.ts";
+import { listApiKeys } from "./list-api-keys.ts";
+import { listCustomers } from "./list-customers.ts";
+import { listFeatures } from "./list-features.ts";
+import { listLicenses } from "./list-licenses.ts";
+import { listPlans } from "./list-plans.ts";
+import { listProducts } from "./list-products.ts";
+import { listTenants } from "./list-tenants.ts";
+import { provisionLicense } from "./provision-license.ts";
+import { publishPlanVersion } from "./publish-plan-version.ts";
+import { resolveCredential } from "./resolve-credential.ts";
+import { resumeLicense } from "./resume-license.ts";
+import { revokeApiKey } from "./revoke-api-key.ts";
+import { revokeLicense } from "./revoke-license.ts";
+import { streamEntitlementSnapshots } from "./stream-entitlement-snapshots.ts";
+import { suspendLicense } from "./suspend-license.ts";
+
+const tenants: Handlers<typeof TenantService, Context> = {
+  createTenant,
+  listTenants,
+  createApiKey,
+  listApiKeys,
+  revokeApiKey,
+  resolveCredential,
+};
+
+const catalog: Handlers<typeof CatalogService, Context> = {
+  createProduct,
+  listProducts,
+  createFeature,
+  listFeatures,
+  createPlan,
+  publishPlanVersion,
+  getPlan,
+  listPlans,
+};
+
+const customers: Handlers<typeof CustomerService, Context> = { createCustomer, getCustomer, listCustomers };
+
+const licensing: Handlers<typeof LicensingService, Context> = {
+  provisionLicense,
+  getLicense,
+  listLicenses,
+  suspendLicense,
+  resumeLicense,
+  revokeLicense,
+  getEntitlementSnapshot,
+  streamEntitlementSnapshots,
+  getDatabaseTime,
+};
+
+/** All services of licensing, bound to their context. */
+export function bindServices(ctx: Context): ServiceBinding[] {
+  return [
+    implement(TenantService, ctx, tenants),
+    implement(CatalogService, ctx, catalog),
+    implement(CustomerService, ctx, customers),
+    implement(LicensingService, ctx, licensing),
+  ];
+}

@@ -1,0 +1,21 @@
+import type { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
+import { inTenant } from "@licet/platform/database/database";
+import { DEFAULT_PAGE_SIZE, decodePageToken, toPage } from "@licet/platform/paging";
+import type { Handler } from "@licet/platform/rpc/handlers";
+import type { Context } from "../context.ts";
+import { listFeatures as select } from "../store/catalog.ts";
+import { featureToProto } from "./convert.ts";
+
+/** Lists the features of one product, or of all. */
+export const listFeatures: Handler<typeof CatalogService, "listFeatures", Context> = async (ctx, call, request) => {
+  const [product = "", feature = ""] = decodePageToken(request.pageToken, 2) ?? [];
+  const pageSize = request.pageSize || DEFAULT_PAGE_SIZE;
+  const rows = await inTenant(
+    ctx.db,
+    call.tenant,
+    (tx) => select(tx, call.tenant, request.product, { product, feature }, pageSize + 1),
+    { readOnly: true },
+  );
+  const { items, nextPageToken } = toPage(rows, pageSize, (row) => [row.product, row.feature]);
+  return { features: items.map(featureToProto), nextPageToken };
+};

@@ -1,0 +1,20 @@
+import { LicenseChangeCause } from "@licet/contracts/licet/licensing/v1/licensing_events_pb";
+import {
+  type LicensingService,
+  SuspendLicenseResponseSchema,
+} from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
+import type { Handler } from "@licet/platform/rpc/handlers";
+import type { Context } from "../context.ts";
+import { changeStatus } from "./change-status.ts";
+import { once } from "./once.ts";
+
+/** Stops a license until it is resumed. */
+export const suspendLicense: Handler<typeof LicensingService, "suspendLicense", Context> = (ctx, call, request) =>
+  once(ctx, call, request, SuspendLicenseResponseSchema, (tx) =>
+    changeStatus(ctx, tx, call, {
+      licenseId: request.licenseId,
+      to: "suspended",
+      cause: LicenseChangeCause.SUSPENDED,
+      reason: request.reason,
+    }),
+  );

@@ -1,0 +1,96 @@
+import { PLATFORM_TENANT } from "@licet/platform/credentials";
+import { createVault } from "@licet/platform/crypto";
+import { type Databases, inTenant, openDatabase } from "@licet/platform/database/database";
+import type { EventBus } from "@licet/platform/events/bus";
+import { createRelay } from "@licet/platform/events/outbox";
+import { newId } from "@licet/platform/ids";
+import type { Logger } from "@licet/platform/logging";
+import type { ServiceBinding } from "@licet/platform/rpc/handlers";
+import type { Config } from "./config.ts";
+import type { Context } from "./context.ts";
+import { heartbeatTopics, toRecords } from "./events.ts";
+import { recordCredentialChange } from "./history.ts";
+import { bindServices } from "./rpc/index.ts";
+import type { DB } from "./store/schema.ts";
+import { findApiKey, insertApiKey } from "./store/tenants.ts";
+import { createPurge } from "./workers/purge.ts";
+
+/** What licensing is given by the process that it runs in; time and ids have working defaults. */
+export interface Dependencies {
+  readonly bus: EventBus;
+  readonly logger: Logger;
+  readonly now?: () => Date;
+  readonly newId?: () => string;
+}
+
+/** The licensing service: system of record of tenants, catalogue, customers and licenses. */
+export interface Licensing {
+  readonly bindings: readonly ServiceBinding[];
+  /** Starts to publish the history. */
+  start(): void;
+  /** Resolves when everything that was committed before the call is published. */
+  drain(): Promise<void>;
+  /** Whether it serves. */
+  ready(): boolean;
+  /**
+   * Stores the key by which the operator creates tenants, unless it is there. The caller made the key and keeps its
+   * secret; see `generateApiKey` of the platform.
+   */
+  ensureOperatorKey(key: { keyId: string; secretHash: Uint8Array }): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** Creates the licensing service on a migrated database. */
+export function createLicensing(config: Config, dependencies: Dependencies): Licensing {
+  const { bus, logger } = dependencies;
+  const { database, maxConnections } = config;
+  const db: Databases<DB> = {
+    app: openDatabase({ url: database.appUrl, applicationName: "licet-licensing", maxConnections }),
+    system: openDatabase({ url: database.systemUrl, applicationName: "licet-licensing-system", maxConnections: 4 }),
+  };
+  const relay = createRelay({ url: database.systemUrl, bus, toRecords, heartbeatTopics, logger });
+  const ctx: Context = {
+    db,
+    vault: createVault(config.masterKeys, config.currentMasterKey),
+    now: dependencies.now ?? (() => new Date()),
+    newId: dependencies.newId ?? newId,
+    wakeRelay: () => relay.wake(),
+  };
+  const purge = createPurge(db, logger);
+  let started = false;
+
+  return {
+    bindings: bindServices(ctx),
+    start() {
+      relay.start();
+      purge.start();
+      started = true;
+    },
+    drain: () => relay.drain(),
+    ready: () => started,
+    ensureOperatorKey: (key) => ensureOperatorKey(ctx, key),
+    async stop() {
+      started = false;
+      await purge.stop();
+      await relay.stop();
+      await db.app.destroy();
+      await db.system.destroy();
+    },
+  };
+}
+
+function ensureOperatorKey(ctx: Context, key: { keyId: string; secretHash: Uint8Array }): Promise<void> {
+  return inTenant(ctx.db, PLATFORM_TENANT, async (tx) => {
+    if (await findApiKey(tx, key.keyId)) return;
+    const apiKey = {
+      ...key,
+      tenantId: PLATFORM_TENANT,
+      name: "operator",
+      role: "operator",
+      version: 1n,
+      createdAt: ctx.now(),
+    } as const;
+    await insertApiKey(tx, apiKey);
+    await recordCredentialChange(ctx, tx, "bootstrap", apiKey);
+  });
+}

@@ -1,0 +1,120 @@
+import type { ServiceError } from "@licet/platform/errors";
+import type { Transaction } from "kysely";
+import { sql } from "kysely";
+import { failure } from "../errors.ts";
+import type { DB } from "./schema.ts";
+
+/** The organisation that buys. Texts are empty and the count is 0 where unknown. */
+export interface Customer {
+  customerId: string;
+  name: string;
+  email: string;
+  domain: string;
+  industry: string;
+  employeeCount: number;
+  createdAt: Date;
+}
+
+const columns = ["customer_id", "name", "email", "domain", "industry", "employee_count", "created_at"] as const;
+
+function customerFromRow(row: {
+  customer_id: string;
+  name: string;
+  email: string;
+  domain: string;
+  industry: string;
+  employee_count: number;
+  created_at: Date;
+}): Customer {
+  return {
+    customerId: row.customer_id,
+    name: row.name,
+    email: row.email,
+    domain: row.domain,
+    industry: row.industry,
+    employeeCount: row.employee_count,
+    createdAt: row.created_at,
+  };
+}
+
+/** Stores a customer in entitlement version 1. Returns false when one of this id exists. */
+export async function insertCustomer(tx: Transaction<DB>, tenant: string, customer: Customer): Promise<boolean> {
+  const result = await tx
+    .insertInto("customer")
+    .values({
+      tenant_id: tenant,
+      customer_id: customer.customerId,
+      name: customer.name,
+      email: customer.email,
+      domain: customer.domain,
+      industry: customer.industry,
+      employee_count: customer.employeeCount,
+      created_at: customer.createdAt,
+    })
+    .onConflict((conflict) => conflict.columns(["tenant_id", "customer_id"]).doNothing())
+    .executeTakeFirst();
+  return result.numInsertedOrUpdatedRows === 1n;
+}
+
+/**
+ * A customer.
+ *
+ * @throws ServiceError NOT_FOUND `CUSTOMER_NOT_FOUND`
+ */
+export async function getCustomer(tx: Transaction<DB>, tenant: string, customerId: string): Promise<Customer> {
+  const row = await tx
+    .selectFrom("customer")
+    .select(columns)
+    .where("tenant_id", "=", tenant)
+    .where("customer_id", "=", customerId)
+    .executeTakeFirst();
+  if (!row) throw customerNotFound(customerId);
+  return customerFromRow(row);
+}
+
+/** The error for a customer that the tenant does not have. */
+export function customerNotFound(customerId: string): ServiceError {
+  return failure("CUSTOMER_NOT_FOUND", `There is no customer ${customerId}.`);
+}
+
+/** Up to `limit` customers by id, behind `after`; with an e-mail (compared without case), or all when it is empty. */
+export async function listCustomers(
+  tx: Transaction<DB>,
+  tenant: string,
+  email: string,
+  after: string,
+  limit: number,
+): Promise<Customer[]> {
+  const rows = await tx
+    .selectFrom("customer")
+    .select(columns)
+    .where("tenant_id", "=", tenant)
+    .$if(email !== "", (query) => query.where(sql`lower(email)`, "=", sql`lower(${email})`).where("email", "<>", ""))
+    .where("customer_id", ">", after)
+    .orderBy("customer_id")
+    .limit(limit)
+    .execute();
+  return rows.map(customerFromRow);
+}
+
+/**
+ * Raises a customer's entitlement version under its row's lock. Every change of the customer or of one of its
+ * licenses does this first, so that one customer's changes have one order. Returns the new version.
+ *
+ * @throws ServiceError NOT_FOUND `CUSTOMER_NOT_FOUND`
+ */
+export async function raiseEntitlementVersion(
+  tx: Transaction<DB>,
+  tenant: string,
+  customerId: string,
+): Promise<bigint> {
+  const row = await tx
+    .updateTable("customer")
+    .set((eb) => ({ entitlement_version: eb("entitlement_version", "+", 1n) }))
+    .where("tenant_id", "=", tenant)
+    .where("customer_id", "=", customerId)
+    .returning("entitlement_version")
+    .executeTakeFirst();
+  if (!row) throw customerNotFound(customerId);
+  return row.entitlement_version;
+}

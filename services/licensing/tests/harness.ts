@@ -1,0 +1,132 @@
+import { fileURLToPath } from "node:url";
+import { type Client, createClient } from "@connectrpc/connect";
+import { LicenseType } from "@licet/contracts/licet/licensing/v1/catalog_pb";
+import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
+import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
+import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
+import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
+import type { Credential } from "@licet/platform/credentials";
+import type { EventBus, OutgoingRecord } from "@licet/platform/events/bus";
+import { newId } from "@licet/platform/ids";
+import { createLogger } from "@licet/platform/logging";
+import { createLocalTransport } from "@licet/platform/rpc/local";
+import { createPipeline } from "@licet/platform/rpc/pipeline";
+import { createTestDatabase, type TestDatabase } from "@licet/platform/testing/database";
+import { type Role, scopesOf } from "../src/domain/roles.ts";
+import { createLicensing, type Licensing } from "../src/service.ts";
+import type { DB } from "../src/store/schema.ts";
+
+/** Clients of the four services, all acting for one tenant in one role. */
+export interface Clients {
+  tenants: Client<typeof TenantService>;
+  catalog: Client<typeof CatalogService>;
+  customers: Client<typeof CustomerService>;
+  licenses: Client<typeof LicensingService>;
+}
+
+/** A licensing service on a database of its own, with a clock that tests set and a bus that remembers. */
+export interface Harness {
+  database: TestDatabase<DB>;
+  licensing: Licensing;
+  clock: { now: Date };
+  /** What was published, in order. */
+  published: OutgoingRecord[];
+  as(tenant: string, role: Role | "mesh"): Clients;
+  stop(): Promise<void>;
+}
+
+/** Everything that a bus which only remembers is asked by a relay. */
+function rememberingBus(published: OutgoingRecord[]): EventBus {
+  return {
+    publish: async (records) => void published.push(...records),
+    heartbeat: async () => undefined,
+    endOffsets: async () => [],
+    subscribe: () => Promise.reject(new Error("licensing subscribes to nothing")),
+    stop: async () => undefined,
+  };
+}
+
+export async function startHarness(): Promise<Harness> {
+  const database = await createTestDatabase<DB>({
+    name: "licensing",
+    migrations: fileURLToPath(new URL("../migrations", import.meta.url)),
+  });
+  const logger = createLogger({ level: "fatal", name: "test" });
+  const clock = { now: new Date("2026-11-22T10:00:00Z") };
+  const published: OutgoingRecord[] = [];
+  const licensing = createLicensing(
+    {
+      database: { appUrl: database.url("licet_app"), systemUrl: database.url("licet_system") },
+      maxConnections: 8,
+      masterKeys: [{ id: "test", key: new Uint8Array(32).fill(7) }],
+      currentMasterKey: "test",
+    },
+    { bus: rememberingBus(published), logger, now: () => clock.now },
+  );
+  licensing.start();
+  // The tests' callers say who they are: `test <tenant> <role>`.
+  const authenticate = async (headers: Headers): Promise<Credential> => {
+    const [tenant = "", role = ""] = (headers.get("authorization") ?? "").split(" ").slice(1);
+    const scopes = role === "mesh" ? ["mesh"] : scopesOf[role as Role];
+    return {
+      id: `key-of-${tenant}`,
+      tenant,
+      role,
+      scopes: new Set(scopes),
+      kind: role === "mesh" ? "mesh" : "api_key",
+    };
+  };
+  const pipeline = createPipeline({ authenticate, maxConcurrent: 200, maxStreams: 20, logger });
+  return {
+    database,
+    licensing,
+    clock,
+    published,
+    as(tenant, role) {
+      const transport = createLocalTransport({
+        bindings: licensing.bindings,
+        pipeline,
+        headers: { authorization: `test ${tenant} ${role}` },
+      });
+      return {
+        tenants: createClient(TenantService, transport),
+        catalog: createClient(CatalogService, transport),
+        customers: createClient(CustomerService, transport),
+        licenses: createClient(LicensingService, transport),
+      };
+    },
+    async stop() {
+      await licensing.stop();
+      await database.drop();
+    },
+  };
+}
+
+/** Creates a tenant with product `trading` (3 days of grace), two features and plan `standard`, and one customer `nile`. */
+export async function seedTenant(harness: Harness, tenantId: string): Promise<Clients> {
+  const operator = harness.as("_platform", "operator");
+  await operator.tenants.createTenant({ requestId: newId(), tenantId, name: tenantId });
+  const admin = harness.as(tenantId, "admin");
+  await admin.catalog.createProduct({ requestId: newId(), product: "trading", name: "Trading", graceDays: 3 });
+  for (const feature of ["basic_trading", "egx_access"]) {
+    await admin.catalog.createFeature({ requestId: newId(), product: "trading", feature, name: feature });
+  }
+  await admin.catalog.createPlan({
+    requestId: newId(),
+    product: "trading",
+    plan: "standard",
+    name: "Standard",
+    terms: {
+      type: LicenseType.STANDARD,
+      features: ["basic_trading"],
+      limits: [{ metric: "users", maximum: 50n, window: 1, enforcement: 1 }],
+    },
+  });
+  await admin.customers.createCustomer({
+    requestId: newId(),
+    customerId: "nile",
+    name: "Nile Brokers",
+    email: "Desk@Nile.example",
+  });
+  return admin;
+}

@@ -1,0 +1,585 @@
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import {
+  Cycle,
+  Enforcement,
+  LicenseType,
+  LimitWindow,
+  type PlanTermsSchema,
+} from "@licet/contracts/licet/licensing/v1/catalog_pb";
+
+/** The demo data: what tenants, docs and tests can count on. Ids and data are fixed; times hang on the day of loading. */
+export interface DemoTenant {
+  readonly tenantId: string;
+  readonly name: string;
+  readonly products: readonly DemoProduct[];
+  readonly customers: readonly DemoCustomer[];
+}
+
+/** A product with its features and plans. */
+export interface DemoProduct {
+  readonly product: string;
+  readonly name: string;
+  readonly graceDays: number;
+  /** Names by code. */
+  readonly features: Readonly<Record<string, string>>;
+  /** Features that suspended and expired licenses keep for reducing what is open. */
+  readonly reduceOnly?: readonly string[];
+  readonly plans: readonly DemoPlan[];
+}
+
+/** A plan with its first version. */
+export interface DemoPlan {
+  readonly plan: string;
+  readonly name: string;
+  readonly terms: MessageInitShape<typeof PlanTermsSchema>;
+}
+
+/** A customer with its licenses and usage. */
+export interface DemoCustomer {
+  readonly customerId: string;
+  readonly name: string;
+  readonly email: string;
+  readonly industry: string;
+  readonly employeeCount: number;
+  readonly licenses: readonly DemoLicense[];
+  readonly usage: readonly DemoUsage[];
+}
+
+/** A license as it is provisioned, and what then happens to it. */
+export interface DemoLicense {
+  readonly licenseId: string;
+  readonly product: string;
+  readonly plan: string;
+  /** When it begins and ends; the plan's term when no end is given. */
+  readonly valid: (today: Date) => { from: Date; until?: Date };
+  readonly billingCycle?: Cycle;
+  /** Why it is suspended right after it began. */
+  readonly suspendedFor?: string;
+}
+
+/** A daily amount of something used. */
+export interface DemoUsage {
+  readonly metric: string;
+  readonly feature?: string;
+  readonly licenseId: string;
+  /** First and last day, counted from today; the last days lie in the past. */
+  readonly days: (today: Date) => { first: number; last: number };
+  /** The typical amount of a working day; weekends have less, and every day differs a little. */
+  readonly typical?: number;
+  /** The same amount every day, in place of `typical`. */
+  readonly exactly?: string;
+}
+
+/** So many days of usage are loaded. */
+const USAGE_DAYS = 90;
+
+/** The license that is provisioned last: where it exists, everything does. */
+export const LAST_LICENSE = { tenantId: "nectar", licenseId: demoId(42) } as const;
+
+const { GAUGE, PER_SECOND, PER_DAY, PER_MONTH } = LimitWindow;
+
+function demoId(number: number): string {
+  return `01930000-0000-7000-8000-${String(number).padStart(12, "0")}`;
+}
+
+/** UTC midnight so many days from today. */
+export function dayFrom(today: Date, days: number): Date {
+  return new Date(Date.UTC(today.getUTCFullYear(), today.getUTCMonth(), today.getUTCDate() + days));
+}
+
+const startedDaysAgo = (days: number) => (today: Date) => ({ from: dayFrom(today, -days) });
+const daysBack =
+  (first: number, last = 1) =>
+  () => ({ first: -first, last: -last });
+
+/** A limit; without a maximum it is unlimited, and said to be. */
+function limit(metric: string, window: LimitWindow, maximum?: number) {
+  return maximum === undefined ? { metric, window } : { metric, window, maximum: BigInt(maximum) };
+}
+
+function yearly(dollars: number) {
+  return {
+    price: { currency: "USD", amountMinor: BigInt(Math.round(dollars * 100)) },
+    priceCycle: Cycle.YEAR,
+  };
+}
+
+const trading: DemoProduct = {
+  product: "trading",
+  name: "TradSys Trading",
+  graceDays: 0,
+  features: {
+    basic_trading: "Basic trading",
+    advanced_orders: "Advanced orders",
+    algorithmic_trading: "Algorithmic trading",
+    egx_access: "Egyptian Exchange (EGX)",
+    adx_access: "Abu Dhabi Securities Exchange (ADX)",
+    crypto_trading: "Crypto trading",
+    stock_trading: "Stock trading",
+    forex_trading: "Forex trading",
+    commodity_trading: "Commodity trading",
+    islamic_finance: "Islamic finance",
+    risk_management: "Risk management",
+    portfolio_analytics: "Portfolio analytics",
+    reporting: "Reporting",
+    api_access: "API access",
+    sukuk_trading: "Sukuk trading",
+    islamic_funds: "Islamic funds",
+    sharia_compliance: "Sharia compliance",
+    zakat_calculation: "Zakat calculation",
+    halal_screening: "Halal screening",
+    middle_east_access: "Middle East exchanges",
+  },
+  // Who may not trade any more may still close what is open.
+  reduceOnly: ["basic_trading"],
+  plans: [
+    {
+      plan: "trial",
+      name: "Trial",
+      terms: {
+        type: LicenseType.TRIAL,
+        termDays: 30,
+        features: ["basic_trading"],
+        limits: [
+          limit("users", GAUGE, 5),
+          limit("orders", PER_SECOND, 10),
+          limit("stock_assets", GAUGE, 10),
+          limit("crypto_assets", GAUGE, 5),
+          limit("api_calls", PER_DAY, 1_000),
+          limit("api_calls", PER_SECOND, 10),
+        ],
+      },
+    },
+    {
+      plan: "standard",
+      name: "Standard",
+      terms: {
+        type: LicenseType.STANDARD,
+        ...yearly(25_000),
+        features: ["basic_trading", "advanced_orders"],
+        limits: [
+          limit("users", GAUGE, 50),
+          limit("orders", PER_SECOND, 1_000),
+          limit("stock_assets", GAUGE, 100),
+          limit("crypto_assets", GAUGE, 50),
+          limit("forex_assets", GAUGE, 25),
+          limit("api_calls", PER_DAY, 10_000),
+          limit("api_calls", PER_SECOND, 100),
+        ],
+        usagePrices: [
+          {
+            metric: "exchange_requests",
+            includedPerMonth: 500n,
+            unitPrice: { currency: "USD", decimal: "0.0125" },
+          },
+        ],
+      },
+    },
+    {
+      plan: "enterprise",
+      name: "Enterprise",
+      terms: {
+        type: LicenseType.ENTERPRISE,
+        ...yearly(50_000),
+        features: ["*"],
+        limits: [
+          limit("users", GAUGE),
+          limit("orders", PER_SECOND, 100_000),
+          limit("api_calls", PER_DAY),
+          limit("api_calls", PER_SECOND, 1_000),
+        ],
+      },
+    },
+  ],
+};
+
+const tradsys: DemoTenant = {
+  tenantId: "tradsys",
+  name: "TradSys",
+  products: [trading],
+  customers: [
+    {
+      customerId: "cairo-capital",
+      name: "Cairo Capital",
+      email: "desk@cairo-capital.example",
+      industry: "asset management",
+      employeeCount: 240,
+      licenses: [{ licenseId: demoId(1), product: "trading", plan: "enterprise", valid: startedDaysAgo(200) }],
+      usage: [
+        {
+          metric: "api_calls",
+          feature: "api_access",
+          licenseId: demoId(1),
+          days: daysBack(USAGE_DAYS),
+          typical: 180_000,
+        },
+        {
+          metric: "exchange_requests",
+          feature: "egx_access",
+          licenseId: demoId(1),
+          days: daysBack(USAGE_DAYS),
+          typical: 4_200,
+        },
+        {
+          metric: "orders",
+          feature: "advanced_orders",
+          licenseId: demoId(1),
+          days: daysBack(USAGE_DAYS),
+          typical: 9_500,
+        },
+      ],
+    },
+    {
+      customerId: "nile-brokers",
+      name: "Nile Brokers",
+      email: "ops@nile-brokers.example",
+      industry: "brokerage",
+      employeeCount: 60,
+      licenses: [
+        {
+          licenseId: demoId(2),
+          product: "trading",
+          plan: "standard",
+          valid: (today) => ({ from: new Date(Date.UTC(today.getUTCFullYear(), today.getUTCMonth(), 1)) }),
+          billingCycle: Cycle.MONTH,
+        },
+      ],
+      // No exchange_requests: the tour of the docs tracks those itself and then looks at their price.
+      usage: [
+        {
+          metric: "api_calls",
+          licenseId: demoId(2),
+          days: (today) => ({ first: 1 - today.getUTCDate(), last: -1 }),
+          typical: 3_100,
+        },
+      ],
+    },
+    {
+      customerId: "trial-desk",
+      name: "Trial Desk",
+      email: "hello@trial-desk.example",
+      industry: "brokerage",
+      employeeCount: 4,
+      licenses: [{ licenseId: demoId(3), product: "trading", plan: "trial", valid: startedDaysAgo(10) }],
+      usage: [{ metric: "api_calls", licenseId: demoId(3), days: daysBack(10), typical: 320 }],
+    },
+    {
+      customerId: "lapsed-fund",
+      name: "Lapsed Fund",
+      email: "office@lapsed-fund.example",
+      industry: "asset management",
+      employeeCount: 35,
+      licenses: [
+        {
+          licenseId: demoId(4),
+          product: "trading",
+          plan: "enterprise",
+          valid: (today) => ({ from: dayFrom(today, -400), until: dayFrom(today, -35) }),
+        },
+      ],
+      usage: [
+        {
+          metric: "api_calls",
+          feature: "api_access",
+          licenseId: demoId(4),
+          days: daysBack(USAGE_DAYS, 36),
+          typical: 41_000,
+        },
+      ],
+    },
+    {
+      customerId: "frozen-desk",
+      name: "Frozen Desk",
+      email: "desk@frozen-desk.example",
+      industry: "brokerage",
+      employeeCount: 18,
+      licenses: [
+        {
+          licenseId: demoId(5),
+          product: "trading",
+          plan: "standard",
+          valid: startedDaysAgo(120),
+          suspendedFor: "documents of the yearly review are missing",
+        },
+      ],
+      usage: [],
+    },
+  ],
+};
+
+const rankmath: DemoTenant = {
+  tenantId: "rankmath",
+  name: "RankMath",
+  products: [
+    {
+      product: "rankmath-pro",
+      name: "RankMath Pro",
+      graceDays: 3,
+      features: {
+        schema: "Schema generator",
+        redirections: "Redirections",
+        rank_tracker: "Rank tracker",
+        updates: "Updates",
+      },
+      plans: [
+        {
+          plan: "pro",
+          name: "Pro",
+          terms: {
+            type: LicenseType.STANDARD,
+            ...yearly(95.88),
+            features: ["*"],
+            limits: [limit("keywords", GAUGE, 500)],
+            seats: 5,
+          },
+        },
+      ],
+    },
+    {
+      product: "rankmath-content-ai",
+      name: "RankMath Content AI",
+      graceDays: 3,
+      features: { research: "Keyword research", writing: "AI writing" },
+      plans: [
+        {
+          plan: "creator",
+          name: "Creator",
+          terms: {
+            type: LicenseType.STANDARD,
+            ...yearly(71.88),
+            features: ["*"],
+            limits: [limit("ai_credits", PER_MONTH, 12_000)],
+            seats: 5,
+          },
+        },
+      ],
+    },
+  ],
+  customers: [
+    {
+      customerId: "ada",
+      name: "Ada Lindqvist",
+      email: "ada@example.com",
+      industry: "publishing",
+      employeeCount: 1,
+      licenses: [
+        { licenseId: demoId(11), product: "rankmath-pro", plan: "pro", valid: startedDaysAgo(150) },
+        { licenseId: demoId(12), product: "rankmath-content-ai", plan: "creator", valid: startedDaysAgo(60) },
+      ],
+      usage: [{ metric: "ai_credits", feature: "writing", licenseId: demoId(12), days: daysBack(60), typical: 260 }],
+    },
+  ],
+};
+
+const wprocket: DemoTenant = {
+  tenantId: "wprocket",
+  name: "WP Rocket",
+  products: [
+    {
+      product: "rocket",
+      name: "WP Rocket",
+      graceDays: 3,
+      features: {
+        page_cache: "Page cache",
+        lazy_load: "Lazy load",
+        database_cleanup: "Database clean-up",
+        updates: "Updates",
+      },
+      plans: [
+        {
+          plan: "sites-3",
+          name: "3 sites",
+          terms: { type: LicenseType.STANDARD, ...yearly(119), features: ["*"], seats: 3 },
+        },
+        {
+          plan: "sites-50",
+          name: "50 sites",
+          terms: { type: LicenseType.STANDARD, ...yearly(299), features: ["*"], seats: 50 },
+        },
+      ],
+    },
+  ],
+  customers: [
+    {
+      customerId: "ada",
+      name: "Ada Lindqvist",
+      email: "ada@example.com",
+      industry: "publishing",
+      employeeCount: 1,
+      licenses: [{ licenseId: demoId(21), product: "rocket", plan: "sites-3", valid: startedDaysAgo(90) }],
+      usage: [],
+    },
+  ],
+};
+
+const platformFeatures = {
+  basic_analytics: "Basic analytics",
+  advanced_analytics: "Advanced analytics",
+  custom_models: "Custom models",
+  white_labeling: "White labeling",
+  model_small: "Small model",
+  model_medium: "Medium model",
+  model_large: "Large model",
+  integrations_limited: "Limited integrations",
+  integrations_full: "Full integrations",
+  email_support: "E-mail support",
+  priority_support: "Priority support",
+  dedicated_support: "Dedicated support",
+};
+
+const localmind: DemoTenant = {
+  tenantId: "localmind",
+  name: "LocalMind",
+  products: [
+    {
+      product: "platform",
+      name: "LocalMind Platform",
+      graceDays: 7,
+      features: platformFeatures,
+      plans: [
+        {
+          plan: "starter",
+          name: "Starter",
+          terms: {
+            type: LicenseType.STANDARD,
+            ...yearly(30_000),
+            features: ["basic_analytics", "model_small", "email_support"],
+            limits: [limit("analysts", GAUGE, 5), softTerabytes(1), limit("api_calls", PER_MONTH, 10_000)],
+          },
+        },
+        {
+          plan: "professional",
+          name: "Professional",
+          terms: {
+            type: LicenseType.STANDARD,
+            ...yearly(60_000),
+            features: [
+              "basic_analytics",
+              "advanced_analytics",
+              "custom_models",
+              "model_small",
+              "model_medium",
+              "integrations_limited",
+              "priority_support",
+            ],
+            limits: [limit("analysts", GAUGE, 10), softTerabytes(3), limit("api_calls", PER_MONTH, 50_000)],
+          },
+        },
+        {
+          plan: "enterprise",
+          name: "Enterprise",
+          terms: {
+            type: LicenseType.ENTERPRISE,
+            ...yearly(120_000),
+            features: ["*"],
+            limits: [limit("analysts", GAUGE), softTerabytes(5), limit("api_calls", PER_MONTH)],
+          },
+        },
+      ],
+    },
+  ],
+  customers: [
+    {
+      customerId: "delta-foods",
+      name: "Delta Foods",
+      email: "it@delta-foods.example",
+      industry: "food",
+      employeeCount: 3_200,
+      licenses: [{ licenseId: demoId(31), product: "platform", plan: "professional", valid: startedDaysAgo(180) }],
+      usage: [
+        { metric: "api_calls", licenseId: demoId(31), days: daysBack(USAGE_DAYS), typical: 1_500 },
+        // 85 days of 0.04 TB are 3.4 TB.
+        { metric: "data_volume_tb", licenseId: demoId(31), days: daysBack(85), exactly: "0.04" },
+      ],
+    },
+    {
+      customerId: "harbor-legal",
+      name: "Harbor Legal",
+      email: "admin@harbor-legal.example",
+      industry: "legal",
+      employeeCount: 90,
+      licenses: [{ licenseId: demoId(32), product: "platform", plan: "starter", valid: startedDaysAgo(300) }],
+      usage: [{ metric: "api_calls", licenseId: demoId(32), days: daysBack(USAGE_DAYS), typical: 330 }],
+    },
+    {
+      customerId: "orbit-bank",
+      name: "Orbit Bank",
+      email: "platform@orbit-bank.example",
+      industry: "banking",
+      employeeCount: 12_000,
+      licenses: [{ licenseId: demoId(33), product: "platform", plan: "enterprise", valid: startedDaysAgo(30) }],
+      usage: [{ metric: "api_calls", licenseId: demoId(33), days: daysBack(30), typical: 9_000 }],
+    },
+  ],
+};
+
+const nectar: DemoTenant = {
+  tenantId: "nectar",
+  name: "Nectar",
+  products: [
+    {
+      product: "workflows",
+      name: "Nectar Workflows",
+      graceDays: 7,
+      features: {
+        workflows: "Workflows",
+        scheduling: "Scheduling",
+        audit_log: "Audit log",
+        single_sign_on: "Single sign-on",
+      },
+      plans: [
+        {
+          plan: "team",
+          name: "Team",
+          terms: {
+            type: LicenseType.STANDARD,
+            ...yearly(588),
+            features: ["workflows", "scheduling"],
+            limits: [limit("workflow_executions", PER_MONTH, 10_000)],
+            seats: 1,
+          },
+        },
+        {
+          plan: "business",
+          name: "Business",
+          terms: {
+            type: LicenseType.STANDARD,
+            ...yearly(2_388),
+            features: ["*"],
+            limits: [limit("workflow_executions", PER_MONTH, 100_000)],
+            seats: 3,
+          },
+        },
+      ],
+    },
+  ],
+  customers: [
+    {
+      customerId: "self-host-gmbh",
+      name: "Self-Host GmbH",
+      email: "ops@self-host.example",
+      industry: "manufacturing",
+      employeeCount: 140,
+      licenses: [
+        { licenseId: LAST_LICENSE.licenseId, product: "workflows", plan: "business", valid: startedDaysAgo(240) },
+      ],
+      usage: [
+        {
+          metric: "workflow_executions",
+          feature: "workflows",
+          licenseId: LAST_LICENSE.licenseId,
+          days: daysBack(USAGE_DAYS),
+          typical: 1_900,
+        },
+      ],
+    },
+  ],
+};
+
+/** Above it the license goes on; the surplus is billed by the terabyte once add-ons exist. */
+function softTerabytes(maximum: number) {
+  return { ...limit("data_volume_tb", GAUGE, maximum), enforcement: Enforcement.SOFT };
+}
+
+/** All tenants of the demo, in the order of loading; the last one's last license is {@link LAST_LICENSE}. */
+export const demoTenants: readonly DemoTenant[] = [tradsys, rankmath, wprocket, localmind, nectar];

@@ -1,0 +1,59 @@
+import { openDatabase } from "@licet/platform/database/database";
+import type { EventBus, Subscription } from "@licet/platform/events/bus";
+import type { Logger } from "@licet/platform/logging";
+import type { ServiceBinding } from "@licet/platform/rpc/handlers";
+import type { Config } from "./config.ts";
+import type { Context } from "./context.ts";
+import { createMetrics } from "./metrics.ts";
+import { bindServices } from "./rpc/index.ts";
+import type { DB } from "./store/schema.ts";
+import { startCounter } from "./workers/counter.ts";
+
+/** What usage metering is given by the process that it runs in; the clock has a working default. */
+export interface Dependencies {
+  readonly bus: EventBus;
+  readonly logger: Logger;
+  readonly now?: () => Date;
+}
+
+/** The usage-metering service: takes usage events and counts each once. */
+export interface UsageMetering {
+  readonly bindings: readonly ServiceBinding[];
+  /** Starts to count. */
+  start(): Promise<void>;
+  /** Resolves when everything that was accepted before the call is counted. */
+  drain(): Promise<void>;
+  /** Whether it serves and counts. */
+  ready(): boolean;
+  stop(): Promise<void>;
+}
+
+/** Creates the usage-metering service on a migrated database. Call it after telemetry was started. */
+export function createUsageMetering(config: Config, dependencies: Dependencies): UsageMetering {
+  const { bus, logger } = dependencies;
+  const { appUrl, systemUrl } = config.database;
+  const { maxConnections } = config;
+  const db = {
+    app: openDatabase<DB>({ url: appUrl, applicationName: "licet-metering", maxConnections }),
+    system: openDatabase<DB>({ url: systemUrl, applicationName: "licet-metering-system", maxConnections }),
+  };
+  const ctx: Context = { db, bus, metrics: createMetrics(), now: dependencies.now ?? (() => new Date()) };
+  let counter: Subscription | undefined;
+
+  return {
+    bindings: bindServices(ctx),
+    async start() {
+      counter = await startCounter(ctx, logger);
+    },
+    async drain() {
+      await counter?.caughtUp();
+    },
+    ready: () => counter !== undefined,
+    async stop() {
+      await counter?.stop();
+      counter = undefined;
+      await db.app.destroy();
+      await db.system.destroy();
+    },
+  };
+}

@@ -1,0 +1,78 @@
+// The words of this file are the names of the contract's enum values.
+
+/** Where a license stands; product.md has the table of what follows from each. */
+export type LicenseStatus =
+  | "PENDING"
+  | "ACTIVE"
+  | "PAST_DUE"
+  | "GRACE"
+  | "SUSPENDED"
+  | "EXPIRED"
+  | "CANCELLED"
+  | "REVOKED";
+
+/** The kind of deal. */
+export type LicenseType = "TRIAL" | "STANDARD" | "ENTERPRISE" | "CUSTOM";
+
+/** The span over which a limit's metric counts. */
+export type LimitWindow = "GAUGE" | "PER_SECOND" | "PER_DAY" | "PER_MONTH" | "LIFETIME";
+
+/** A bound on a metric. */
+export interface Limit {
+  readonly metric: string;
+  /** The highest value allowed; undefined: unlimited. */
+  readonly maximum: bigint | undefined;
+  readonly window: LimitWindow;
+  /** Above a hard limit the answer is no; a soft one is only told. */
+  readonly enforcement: "HARD" | "SOFT";
+}
+
+/** A license as it is stored; where it stands now follows from it and the clock, see `standingAt`. */
+export interface License {
+  readonly id: string;
+  readonly type: LicenseType;
+  readonly product: string;
+  /** The plan; undefined for a bare license. */
+  readonly plan: string | undefined;
+  readonly status: LicenseStatus;
+  /** The codes of the features that it gives; `*` stands for all of the product. */
+  readonly features: ReadonlySet<string>;
+  readonly limits: readonly Limit[];
+  /** Epoch milliseconds, as all times here. */
+  readonly validFromMs: number;
+  /** The first moment it is no longer valid; undefined: it has no end. */
+  readonly validUntilMs: number | undefined;
+  /** How many days after its end it stays in grace. */
+  readonly graceDays: number;
+  /** When it was revoked or cancelled. */
+  readonly endedAtMs: number | undefined;
+}
+
+/** All that holds for one customer. */
+export interface Snapshot {
+  readonly tenant: string;
+  readonly customerId: string;
+  /** The customer's entitlement version. */
+  readonly version: bigint;
+  /** Oldest first. */
+  readonly licenses: readonly License[];
+}
+
+/** The features of one product: what `*` means. */
+export interface Catalog {
+  readonly tenant: string;
+  readonly product: string;
+  readonly version: bigint;
+  readonly features: ReadonlyMap<string, CatalogFeature>;
+}
+
+/** How a feature behaves. */
+export interface CatalogFeature {
+  /** Whether a suspended or expired license may still reduce what is open. */
+  readonly reduceOnly: boolean;
+  /** How many milliseconds longer it stays allowed once facts are too old; 0: not at all (`closed`). */
+  readonly failGraceMs: number;
+}
+
+/** The grace of a feature of which no catalogue says anything else (product.md, "Availability over strictness"). */
+export const DEFAULT_FAIL_GRACE_MS = 300_000;

@@ -1,0 +1,47 @@
+import { execFile, spawnSync } from "node:child_process";
+import path from "node:path";
+import { fromConnectError } from "./connect-json.ts";
+import type { ForeignClient } from "./outcome.ts";
+
+const bufProgram = path.join(import.meta.dirname, "../../node_modules/.bin/buf");
+
+/** Whether this machine has curl. */
+export const hasCurl = spawnSync("curl", ["--version"]).status === 0;
+
+/** `buf curl`: a gRPC client in Go that learns all it knows of the services by reflection. */
+export function bufCurl(grpcUrl: string): ForeignClient {
+  return {
+    async call(key, method, body) {
+      const header = key === undefined ? [] : ["-H", `x-api-key: ${key}`];
+      const protocol = ["--protocol", "grpc", "--http2-prior-knowledge"];
+      const args = ["curl", ...protocol, ...header, "-d", JSON.stringify(body), `${grpcUrl}/${method}`];
+      const { failed, stdout, stderr } = await run(bufProgram, args);
+      return failed ? fromConnectError(stderr) : { reply: JSON.parse(stdout) };
+    },
+  };
+}
+
+/** curl, speaking the Connect protocol in JSON over HTTP/1.1. */
+export function curl(webUrl: string): ForeignClient {
+  return {
+    async call(key, method, body) {
+      const headers = [
+        "content-type: application/json",
+        ...(key === undefined ? [] : [`authorization: Bearer ${key}`]),
+      ];
+      const args = ["-sS", "--http1.1", ...headers.flatMap((header) => ["-H", header])];
+      const format = ["-w", "\\n%{http_code}", "-d", JSON.stringify(body)];
+      const { stdout } = await run("curl", [...args, ...format, `${webUrl}/${method}`]);
+      const [text = "", status] = stdout.split(/\n(?=\d+$)/);
+      return status === "200" ? { reply: JSON.parse(text) } : fromConnectError(text);
+    },
+  };
+}
+
+function run(program: string, args: readonly string[]): Promise<{ failed: boolean; stdout: string; stderr: string }> {
+  return new Promise((resolve) => {
+    execFile(program, args, { timeout: 30_000, maxBuffer: 16 * 1024 * 1024 }, (error, stdout, stderr) =>
+      resolve({ failed: error !== null, stdout, stderr }),
+    );
+  });
+}

@@ -1,0 +1,191 @@
+import {
+  create,
+  type DescMessage,
+  type DescMethod,
+  type DescMethodUnary,
+  type Message,
+  toJsonString,
+} from "@bufbuild/protobuf";
+import { createClient, type Transport } from "@connectrpc/connect";
+import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
+import { InvoiceService } from "@licet/contracts/licet/billing/v1/invoice_service_pb";
+import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
+import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
+import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
+import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
+import { UsageMeteringService } from "@licet/contracts/licet/metering/v1/usage_metering_service_pb";
+import { ValidationService } from "@licet/contracts/licet/validation/v1/validation_service_pb";
+import { ServiceError } from "@licet/platform/errors";
+import { newId } from "@licet/platform/ids";
+import { readPolicy } from "@licet/platform/rpc/call";
+import { until } from "@licet/platform/testing/until";
+import { startLicet, type TestLicet } from "./licet.ts";
+
+const services = [
+  TenantService,
+  CatalogService,
+  CustomerService,
+  LicensingService,
+  ValidationService,
+  UsageMeteringService,
+  InvoiceService,
+];
+/** In every text that the victim's rows hold; whoever reads it elsewhere has broken out. */
+const mark = "marked-as-the-victims";
+
+let licet: TestLicet;
+/** What belongs to the victim `alpha`, by the name of the field that asks for it. */
+let ids: Readonly<Record<string, unknown>>;
+
+beforeAll(async () => {
+  licet = await startLicet({ seed: true });
+  ids = await furnish(licet.as("tradsys", "admin"));
+}, 60_000);
+afterAll(() => licet.stop());
+
+/** Gives the victim a product, plan, customer, license and usage that all carry the mark. */
+async function furnish(transport: Transport): Promise<Readonly<Record<string, unknown>>> {
+  const catalog = createClient(CatalogService, transport);
+  const product = `product-${mark}`;
+  const feature = `feature-${mark}`;
+  const plan = `plan-${mark}`;
+  const customerId = `customer-${mark}`;
+  const email = `${mark}@example.com`;
+  await catalog.createProduct({ requestId: newId(), product, name: mark });
+  await catalog.createFeature({ requestId: newId(), product, feature, name: mark });
+  const terms = {
+    type: 2,
+    features: [feature],
+    usagePrices: [{ metric: "m", unitPrice: { currency: "USD", decimal: "1" } }],
+  };
+  await catalog.createPlan({ requestId: newId(), product, plan, name: mark, terms });
+  const customers = createClient(CustomerService, transport);
+  await customers.createCustomer({ requestId: newId(), customerId, name: mark, email });
+  const licensing = createClient(LicensingService, transport);
+  const { license } = await licensing.provisionLicense({ requestId: newId(), customerId, product, plan });
+  const usage = createClient(UsageMeteringService, transport);
+  const event = {
+    id: `event-${mark}`,
+    customerId,
+    feature,
+    metric: "m",
+    quantity: "7",
+    licenseId: license?.licenseId ?? "",
+  };
+  await usage.trackUsage({ event });
+  await until(
+    "the victim's usage is counted",
+    async () => (await usage.getUsageStats({ customerId })).totals.length > 0,
+  );
+  await usage.trackUsage({ event: { ...event, quantity: "8" } });
+  await until(
+    "the contradiction is in quarantine",
+    async () => (await usage.listQuarantinedEvents({})).events.length > 0,
+  );
+  const { apiKeys } = await createClient(TenantService, transport).listApiKeys({});
+  return {
+    product,
+    feature,
+    plan,
+    customerId,
+    email,
+    event,
+    events: [event],
+    terms,
+    metric: "m",
+    licenseId: license?.licenseId,
+    keyId: apiKeys[0]?.keyId,
+    tenantId: "tradsys",
+    name: "intruder",
+    role: 3,
+    holder: { case: "customerId", value: customerId },
+  };
+}
+
+/** A request that asks for the victim's things in every field that can name one. */
+function intrusive(schema: DescMessage): Message {
+  const init: Record<string, unknown> = {};
+  for (const field of schema.fields) {
+    const name = field.oneof?.localName ?? field.localName;
+    if (name === "requestId") init[name] = newId();
+    else if (name in ids) init[name] = ids[name];
+  }
+  return create(schema, init);
+}
+
+const everyMethod = services.flatMap((service) =>
+  service.methods
+    .filter((method) => method.methodKind === "unary" && readPolicy(method).scope !== "mesh")
+    .map((method) => [`${service.typeName}/${method.name}`, method] as const),
+);
+
+/** Calls a method as whoever owns the channel and returns the answer as JSON. */
+async function call(transport: Transport, method: DescMethod): Promise<string> {
+  const request = intrusive(method.input);
+  const { message } = await transport.unary(method as DescMethodUnary, undefined, undefined, undefined, request);
+  return toJsonString(method.output, message);
+}
+
+/** An answer may repeat the customer and the feature that it was asked about. */
+function withoutEcho(answer: string): string {
+  return answer.replaceAll(String(ids.customerId), "").replaceAll(String(ids.feature), "");
+}
+
+/** Everything that the victim has, as the database holds it. */
+const victimsRows = async () => {
+  const rows: unknown[] = [];
+  for (const [database, tables] of [
+    ["licensing", ["api_key", "product", "feature", "plan", "plan_version", "customer", "license", "event"]],
+    ["metering", ["usage_event", "usage_hourly"]],
+  ] as const) {
+    for (const table of tables) {
+      const where = "WHERE tenant_id = 'tradsys'";
+      rows.push(
+        await licet.sql(database, `SELECT to_jsonb(t) AS row FROM ${table} t ${where} ORDER BY to_jsonb(t)::text`),
+      );
+    }
+  }
+  return rows;
+};
+
+describe("with another tenant's key", () => {
+  // Whoever creates something under the victim's codes has things of its own by these names, and may see them.
+  const intruders = { creating: "wprocket", other: "rankmath" };
+
+  test.each(everyMethod)("%s shows and changes nothing of the victim", async (_name, method) => {
+    const before = await victimsRows();
+    const creates = /^(Create|Provision|Publish|Track)/.test(method.name);
+    const intruder = licet.as(creates ? intruders.creating : intruders.other, "admin");
+    const answer = await call(intruder, method).catch((error: unknown) => error);
+    if (answer instanceof ServiceError) expect(["NOT_FOUND", "PERMISSION_DENIED"]).toContain(answer.code);
+    else if (isRead(method.name)) expect(withoutEcho(String(answer))).not.toContain(mark);
+    else expect(creates).toBe(true);
+    expect(await victimsRows()).toEqual(before);
+  });
+
+  test("a decision about the victim's customer says that there is none", async () => {
+    const validation = createClient(ValidationService, licet.as("rankmath", "service"));
+    const decision = await validation.validateFeature({
+      customerId: String(ids.customerId),
+      feature: String(ids.feature),
+    });
+    expect(decision).toMatchObject({
+      valid: false,
+      version: 0n,
+      violations: [`Customer "${ids.customerId}" is unknown.`],
+    });
+  });
+});
+
+test("the victim itself is shown all of it: the requests above do ask for something", async () => {
+  const victim = licet.as("tradsys", "admin");
+  for (const [name, method] of everyMethod) {
+    if (!isRead(method.name) || method.name === "ListTenants") continue;
+    const told = withoutEcho(await call(victim, method));
+    expect([name, told]).toEqual([name, expect.stringMatching(`${mark}|"quantity":"7"|"first admin key"`)]);
+  }
+});
+
+function isRead(method: string): boolean {
+  return /^(Get|List|Preview|Validate)/.test(method);
+}

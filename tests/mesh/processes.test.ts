@@ -1,0 +1,257 @@
+/** The services as processes, two of each, on the Postgres log: what one replica is told, all of them know. */
+import { setTimeout as delay } from "node:timers/promises";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { createClient } from "@connectrpc/connect";
+import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
+import type { ServiceName } from "@licet/cli/mesh/services";
+import { InvoiceService } from "@licet/contracts/licet/billing/v1/invoice_service_pb";
+import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
+import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
+import { ApiKeyRole } from "@licet/contracts/licet/licensing/v1/tenant_pb";
+import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
+import { UsageMeteringService } from "@licet/contracts/licet/metering/v1/usage_metering_service_pb";
+import { DecisionReason, ValidationService } from "@licet/contracts/licet/validation/v1/validation_service_pb";
+import { ServiceError } from "@licet/platform/errors";
+import { newId } from "@licet/platform/ids";
+import { until } from "@licet/platform/testing/until";
+import { startMesh, type TestMesh } from "./processes.ts";
+
+const METRIC = "exchange_requests";
+const PRODUCT = "trading";
+const PLAN = "enterprise";
+const FEATURE = "egx_access";
+const both = [1, 2];
+/** The default of ValidateFeature, 250 ms, is no measure where eight processes start and serve on two shared cores. */
+const PATIENT = { timeoutMs: 5_000 };
+const services: readonly ServiceName[] = ["licensing", "validation", "usage-metering", "billing"];
+
+let mesh: TestMesh;
+
+beforeAll(async () => {
+  mesh = await startMesh(2);
+}, 120_000);
+
+afterAll(async () => {
+  const { code, endedAfterMs } = await mesh.stop();
+  expect(code).toBe(0);
+  expect(endedAfterMs).toBeLessThan(20_000);
+}, 60_000);
+
+/** Clients of one replica of each service, with every right within the demo tenant. */
+function at(number: number) {
+  const key = mesh.key("tradsys", "admin");
+  return {
+    tenants: createClient(TenantService, mesh.one("licensing", number, key)),
+    customers: createClient(CustomerService, mesh.one("licensing", number, key)),
+    licenses: createClient(LicensingService, mesh.one("licensing", number, key)),
+    validation: createClient(ValidationService, mesh.one("validation", number, key)),
+    usage: createClient(UsageMeteringService, mesh.one("usage-metering", number, key)),
+    invoices: createClient(InvoiceService, mesh.one("billing", number, key)),
+  };
+}
+
+async function newCustomer(customers: ReturnType<typeof at>["customers"], name: string): Promise<string> {
+  const customerId = `${name}-${newId()}`;
+  await customers.createCustomer({ requestId: newId(), customerId, name });
+  return customerId;
+}
+
+describe("two replicas of each service", () => {
+  test("a license provisioned at one replica counts at both of validation, and its revocation too", async () => {
+    const [first, second] = [at(1), at(2)];
+    const customerId = await newCustomer(first.customers, "provisioned");
+    const request = { requestId: newId(), customerId, product: PRODUCT, plan: PLAN };
+    const { license } = await second.licenses.provisionLicense(request);
+    const ask = () =>
+      Promise.all(
+        [first, second].map(({ validation }) => validation.validateFeature({ customerId, feature: FEATURE }, PATIENT)),
+      );
+    await until("both allow", async () => (await ask()).every(({ valid }) => valid), { timeoutMs: 5_000 });
+
+    await first.licenses.revokeLicense({ requestId: newId(), licenseId: license?.licenseId ?? "", reason: "test" });
+    const denied = async () =>
+      (await ask()).every(({ valid, reason }) => !valid && reason === DecisionReason.LICENSE_REVOKED);
+    await until("both deny", denied, { timeoutMs: 5_000 });
+  });
+
+  test("an API key revoked at one replica is refused by every replica of every service", async () => {
+    const { tenants } = at(1);
+    const { apiKey, secret } = await tenants.createApiKey({
+      requestId: newId(),
+      name: "short-lived",
+      role: ApiKeyRole.ADMIN,
+    });
+    const customerId = "nile-brokers";
+    const asks = both.flatMap((number) => [
+      () => createClient(CustomerService, mesh.one("licensing", number, secret)).getCustomer({ customerId }),
+      () =>
+        createClient(ValidationService, mesh.one("validation", number, secret)).validateFeature(
+          { customerId, feature: FEATURE },
+          PATIENT,
+        ),
+      () =>
+        createClient(UsageMeteringService, mesh.one("usage-metering", number, secret)).getUsageStats({ customerId }),
+      () => createClient(InvoiceService, mesh.one("billing", number, secret)).previewInvoice({ customerId }),
+    ]);
+    // A replica that has called nobody yet has to connect to licensing first, within the call's own 250 ms.
+    const works = (ask: () => Promise<unknown>) =>
+      ask().then(
+        () => true,
+        () => false,
+      );
+    for (const ask of asks) await until("the key works", () => works(ask), { timeoutMs: 5_000 });
+
+    await at(2).tenants.revokeApiKey({ requestId: newId(), keyId: apiKey?.keyId ?? "" });
+    for (const ask of asks) await until("the key is refused", () => isRefused(ask), { timeoutMs: 5_000 });
+  });
+
+  test("events sent to both replicas, and twice, count once; the preview prices them", async () => {
+    const [first, second] = [at(1), at(2)];
+    const customerId = await newCustomer(first.customers, "usage");
+    await first.licenses.provisionLicense({ requestId: newId(), customerId, product: PRODUCT, plan: "standard" });
+    const events = Array.from({ length: 300 }, (_, index) => ({
+      id: `${customerId}-${index}`,
+      customerId,
+      metric: METRIC,
+      quantity: "2",
+    }));
+    await Promise.all([
+      first.usage.trackUsageBatch({ events: events.slice(0, 200) }),
+      second.usage.trackUsageBatch({ events: events.slice(100) }),
+      ...events.slice(0, 20).map((event) => second.usage.trackUsage({ event })),
+    ]);
+    for (const { usage } of [first, second]) {
+      await until("all are counted", async () => (await countOf(usage, customerId)).events >= 300n);
+      expect(await countOf(usage, customerId)).toEqual({ events: 300n, quantity: "600" });
+    }
+    const { invoice } = await second.invoices.previewInvoice({ customerId });
+    expect(invoice?.lines.length).toBeGreaterThan(0);
+    expect(invoice).toEqual((await first.invoices.previewInvoice({ customerId })).invoice);
+  });
+});
+
+describe("under steady load", () => {
+  test("kill -9 of a replica of each service fails no call and loses nothing acknowledged", async () => {
+    const load = startLoad();
+    for (const service of services) await mesh.restart(service, 1, "SIGKILL");
+    await verify(await load.stop());
+  }, 300_000);
+
+  test("a rolling restart of every replica fails no call, loses nothing acknowledged, and each ends in time", async () => {
+    const load = startLoad();
+    const exits: number[] = [];
+    for (const service of services) {
+      for (const number of both) exits.push((await mesh.restart(service, number, "SIGTERM")).endedAfterMs);
+    }
+    await verify(await load.stop());
+    process.stdout.write(`slowest of ${exits.length} exits: ${Math.max(...exits).toFixed(0)} ms\n`);
+    expect(Math.max(...exits)).toBeLessThan(15_000);
+  }, 540_000);
+});
+
+/** What the callers of a load remember. */
+interface Journal {
+  calls: number;
+  slowestMs: number;
+  readonly failures: unknown[];
+  readonly tracked: Set<string>;
+  /** License ids. */
+  readonly provisioned: Set<string>;
+  readonly customerId: string;
+}
+
+/** Calls every service all the time, each caller one call after the other, over the standard client. */
+function startLoad(): { stop(): Promise<Journal> } {
+  const channel = (service: ServiceName) => mesh.all(service, "tradsys", "admin");
+  const customers = createClient(CustomerService, channel("licensing"));
+  const licenses = createClient(LicensingService, channel("licensing"));
+  const validation = createClient(ValidationService, channel("validation"));
+  const usage = createClient(UsageMeteringService, channel("usage-metering"));
+  const invoices = createClient(InvoiceService, channel("billing"));
+  const customerId = `load-${newId()}`;
+  const journal: Journal = {
+    calls: 0,
+    slowestMs: 0,
+    failures: [],
+    tracked: new Set(),
+    provisioned: new Set(),
+    customerId,
+  };
+  let stopping = false;
+
+  const caller = async (everyMs: number, call: () => Promise<void>): Promise<void> => {
+    while (!stopping) {
+      const startedAt = performance.now();
+      await call().catch((error: unknown) => void journal.failures.push(error));
+      journal.calls += 1;
+      journal.slowestMs = Math.max(journal.slowestMs, performance.now() - startedAt);
+      await delay(everyMs);
+    }
+  };
+  const track = async (): Promise<void> => {
+    const id = newId();
+    await usage.trackUsage({ event: { id, customerId, metric: METRIC, quantity: "1" } });
+    journal.tracked.add(id);
+  };
+  const provision = async (): Promise<void> => {
+    const own = await newCustomer(customers, "load");
+    const request = { requestId: newId(), customerId: own, product: PRODUCT, plan: PLAN };
+    journal.provisioned.add((await licenses.provisionLicense(request)).license?.licenseId ?? "");
+  };
+  const validate = async (): Promise<void> => {
+    const { valid } = await validation.validateFeature({ customerId: "cairo-capital", feature: FEATURE }, PATIENT);
+    if (!valid) throw new Error("cairo-capital was denied");
+  };
+  const preview = async (): Promise<void> => void (await invoices.previewInvoice({ customerId: "nile-brokers" }));
+  const started = customers.createCustomer({ requestId: newId(), customerId, name: "load" });
+  const callers = started.then(() =>
+    Promise.all([
+      caller(5, validate),
+      caller(5, validate),
+      caller(20, track),
+      caller(20, track),
+      caller(50, provision),
+      caller(50, preview),
+    ]),
+  );
+  return {
+    async stop() {
+      stopping = true;
+      await callers;
+      return journal;
+    },
+  };
+}
+
+/** No call failed, and everything acknowledged is there, once. */
+async function verify({ calls, slowestMs, failures, tracked, provisioned, customerId }: Journal): Promise<void> {
+  process.stdout.write(
+    `${calls} calls, ${failures.length} failed, slowest ${slowestMs.toFixed(0)} ms; ` +
+      `acknowledged: ${tracked.size} events, ${provisioned.size} licenses\n`,
+  );
+  expect(failures).toEqual([]);
+  expect(calls).toBeGreaterThan(500);
+  const { usage, licenses } = at(1);
+  const wanted = BigInt(tracked.size);
+  await until("all are counted", async () => (await countOf(usage, customerId)).events >= wanted);
+  expect(await countOf(usage, customerId)).toEqual({ events: wanted, quantity: String(tracked.size) });
+  for (const licenseId of provisioned) {
+    expect((await licenses.getLicense({ licenseId })).license?.licenseId).toBe(licenseId);
+  }
+}
+
+async function countOf(usage: ReturnType<typeof at>["usage"], customerId: string) {
+  const startTime = timestampFromDate(new Date(Date.now() - 86_400_000));
+  const [total] = (await usage.getUsageStats({ customerId, metric: METRIC, startTime })).totals;
+  return { events: total?.events ?? 0n, quantity: total?.quantity ?? "0" };
+}
+
+async function isRefused(ask: () => Promise<unknown>): Promise<boolean> {
+  try {
+    await ask();
+    return false;
+  } catch (error) {
+    if (error instanceof ServiceError && error.reason === "CREDENTIAL_INVALID") return true;
+    throw error;
+  }
+}
