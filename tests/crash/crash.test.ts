@@ -49,10 +49,15 @@ test(`${kills} kills over ${provisions} provisions and ${batches * 10} events: a
   const jobs = Array.from({ length: provisions + batches }, (_, index) =>
     index % 2 === 0 ? `customer-${index / 2}` : ((index - 1) / 2) * 10,
   );
+  // A fault that waits for a call of some kind must find one, and one that ends the process must meet calls under way.
+  const due = (kill: number) => (jobs.length * kill) / (kills + 1);
+  const queue = jobs.entries();
   let done = 0;
-  let next = 0;
+  let held = due(1.5);
   const work = async (): Promise<void> => {
-    for (let job = jobs[next++]; job !== undefined; job = jobs[next++]) {
+    for (const [index, job] of queue) {
+      await until("the job is let go", () => index < held || over.signal.aborted, { timeoutMs: 240_000 });
+      over.signal.throwIfAborted();
       if (typeof job === "string") await provisionOne(client, journal, job);
       else await trackTen(client, journal, random, job, begun);
       done += 1;
@@ -61,9 +66,12 @@ test(`${kills} kills over ${provisions} provisions and ${batches * 10} events: a
   const faulting = async (): Promise<void> => {
     const kinds: Fault[] = ["process", "postgres", "during start", "after append", "after commit"];
     for (let kill = 1; kill <= kills; kill++) {
-      const due = (jobs.length * kill) / (kills + 1);
-      await until(`${due} of ${jobs.length} jobs are done`, () => done >= due, { timeoutMs: 120_000 });
-      await licet.cause(kinds[Math.floor(random() * kinds.length)] as Fault);
+      const name = `${due(kill)} of ${jobs.length} jobs are done`;
+      await until(name, () => done >= due(kill) || over.signal.aborted, { timeoutMs: 120_000 });
+      over.signal.throwIfAborted();
+      await licet.cause(kinds[Math.floor(random() * kinds.length)] as Fault, () => {
+        held = kill === kills ? jobs.length : due(kill + 1.5);
+      });
     }
   };
   try {

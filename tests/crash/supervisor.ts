@@ -16,8 +16,8 @@ export type Fault = "process" | "postgres" | "during start" | "after append" | "
 export interface Supervisor {
   /** Faults so far, by kind. */
   readonly faults: Readonly<Record<Fault, number>>;
-  /** Causes one fault and returns once the process serves again. */
-  cause(fault: Fault): Promise<void>;
+  /** Causes one fault and returns once the process serves again. `begun` is called once nothing more is needed but calls. */
+  cause(fault: Fault, begun: () => void): Promise<void>;
   /** What `run.json` says, by its path such as `apiKeys.platform.operator`. */
   runFile(field: string): string;
   /** Ends the process as an operator would, by SIGTERM; returns its exit code. */
@@ -60,11 +60,12 @@ export async function supervise(
 
   return {
     faults,
-    async cause(fault) {
+    async cause(fault, begun) {
       faults[fault] += 1;
+      if (fault === "after append" || fault === "after commit") await arm(child, fault);
+      begun();
       if (fault === "postgres") return killPostgres(dataDir);
       if (fault === "process" || fault === "during start") await kill(child);
-      if (fault === "after append" || fault === "after commit") child.send(fault);
       await ended(child);
       if (fault === "during start") {
         child = launch(dataDir, ports);
@@ -91,6 +92,13 @@ export async function supervise(
       if (postgres !== undefined) process.kill(postgres, "SIGKILL");
     },
   };
+}
+
+/** Has the process end itself at the next call of the fault's kind. */
+async function arm(child: ChildProcess, fault: Fault): Promise<void> {
+  const armed = once(child, "message");
+  child.send(fault);
+  await armed;
 }
 
 /** The process starts its Postgres again by itself. */

@@ -16,6 +16,7 @@ const [dataDir, grpcPort, webPort, metricsPort] = process.argv.slice(2);
 let armed: readonly string[] = [];
 process.on("message", (fault: Fault) => {
   armed = methods[fault] ?? [];
+  process.send?.("armed");
 });
 
 const standalone = createStandalone(
