@@ -1,5 +1,6 @@
 import { once } from "node:events";
 import { createServer } from "node:net";
+import { expect, test } from "@jest/globals";
 import { findFreePort, findFreePorts } from "./free-ports.ts";
 
 test("finds ports that are all different, through calls, and that nobody listens on", async () => {
