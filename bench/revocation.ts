@@ -1,7 +1,3 @@
-import { type ChildProcess, spawn } from "node:child_process";
-import { once } from "node:events";
-import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { createClient } from "@connectrpc/connect";
 import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
@@ -12,6 +8,7 @@ import { ValidationService } from "@licet/contracts/licet/validation/v1/validati
 import { newId } from "@licet/platform/ids";
 import { createChannel } from "@licet/platform/rpc/client";
 import { type Benchmark, quantile, type Row } from "./report.ts";
+import { startStandalone } from "./standalone.ts";
 
 const revokes = 300;
 /** ValidateFeature calls under way all the time, beside the revokes. */
@@ -40,40 +37,6 @@ export const revocation: Benchmark = {
     }
   },
 };
-
-interface Standalone {
-  readonly address: string;
-  readonly operatorKey: string;
-  stop(): Promise<void>;
-}
-
-/** A whole Licet in a process of its own, on free ports and new data. */
-async function startStandalone(): Promise<Standalone> {
-  const main = fileURLToPath(new URL("../services/standalone/src/main.ts", import.meta.url));
-  const ports = ["grpc", "web", "metrics"].flatMap((name) => [`--${name}-port`, "0"]);
-  const child = spawn(process.execPath, ["-C", "licet-src", main, "--ephemeral", "--no-seed", "--json", ...ports], {
-    stdio: ["ignore", "pipe", "inherit"],
-  });
-  const { grpcUrl, apiKeys } = JSON.parse(await firstLine(child)) as {
-    grpcUrl: string;
-    apiKeys: { platform: { operator: string } };
-  };
-  return {
-    address: new URL(grpcUrl).host,
-    operatorKey: apiKeys.platform.operator,
-    async stop() {
-      const ended = once(child, "exit");
-      child.kill("SIGTERM");
-      await ended;
-    },
-  };
-}
-
-async function firstLine(child: ChildProcess): Promise<string> {
-  if (child.stdout === null) throw new Error("the standalone process has no output");
-  for await (const line of createInterface({ input: child.stdout })) return line;
-  throw new Error("the standalone process ended before it served");
-}
 
 type Clients = Awaited<ReturnType<typeof createClients>>;
 

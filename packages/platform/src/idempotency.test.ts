@@ -70,7 +70,8 @@ function described<T>(found: T | undefined): T {
   return found;
 }
 const service = described(registry.getService("example.Notes"));
-const call = { tenant: "one", service, method: described(service.method.write) };
+const { signal } = new AbortController();
+const call = { tenant: "one", service, method: described(service.method.write), signal };
 const response = described(registry.getMessage("example.WriteResponse"));
 
 const request = (fields: JsonObject) => fromJson(call.method.input, fields) as Message & { requestId: string };
@@ -146,6 +147,13 @@ describe("runOnce", () => {
     expect(await notes("fails")).toBe(0);
     await write({ requestId: "fails", body: "another body" });
     expect(await notes("another body")).toBe(1);
+  });
+
+  test("nothing is begun for a caller who has left", async () => {
+    const left = { ...call, signal: AbortSignal.abort(new Error("left")) };
+    const attempt = runOnce(database.databases, left, request({ requestId: "left" }), response, writing("left"));
+    await expect(attempt).rejects.toThrow("left");
+    expect(await notes("left")).toBe(0);
   });
 
   test("an empty reply is repeated too", async () => {

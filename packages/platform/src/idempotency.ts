@@ -37,7 +37,7 @@ interface StoredReply {
 /**
  * Carries out a call with a `request_id` once: the effect of `work`, the key and the reply commit together. A repetition
  * gets the stored reply and has no effect; one that arrives while the first is still running waits for it. Only success is
- * stored: after an error the same key may be tried again.
+ * stored: after an error the same key may be tried again. Nothing is begun once the call's signal is aborted.
  *
  * @param work runs in the transaction of the call's tenant, and must leave it in that tenant; see `inTenant` about being run
  * again.
@@ -46,7 +46,7 @@ interface StoredReply {
  */
 export async function runOnce<DB extends IdempotencyTables, O extends DescMessage>(
   databases: Databases<DB>,
-  call: Pick<Call, "tenant" | "service" | "method">,
+  call: Pick<Call, "tenant" | "service" | "method" | "signal">,
   request: Message & { readonly requestId: string },
   reply: O,
   work: (tx: Transaction<DB>) => Promise<MessageInitShape<O>>,
@@ -57,7 +57,7 @@ export async function runOnce<DB extends IdempotencyTables, O extends DescMessag
   const key = request.requestId;
   const place = `${tenant}|idempotency|reply|${method}|${key}`;
   const hash = hashRequest(call.method.input, request);
-  return inTenant(databases, tenant, async (tx) => {
+  const claimAndWork = async (tx: Transaction<DB>): Promise<MessageShape<O>> => {
     const claimed = await sql`
       INSERT INTO idempotency (tenant_id, method, key, request_hash) VALUES (${tenant}, ${method}, ${key}, ${hash})
       ON CONFLICT DO NOTHING`.execute(tx);
@@ -75,7 +75,8 @@ export async function runOnce<DB extends IdempotencyTables, O extends DescMessag
     if (stored.numAffectedRows !== 1n)
       throw new Error(`${method} left the transaction in another tenant than its call's`);
     return message;
-  });
+  };
+  return inTenant(databases, tenant, claimAndWork, { signal: call.signal });
 }
 
 /**

@@ -190,4 +190,38 @@ describe("connections", () => {
     await expect(attempt).rejects.toMatchObject({ code: "UNAVAILABLE" });
     await inTenant(database.databases, "one", (tx) => bodies.execute(tx));
   });
+
+  test("a queue that would only make answers late is refused, and nothing is begun for a caller who has left", async () => {
+    const single = openDatabase<unknown>({
+      url: database.url("licet_app"),
+      applicationName: "full",
+      maxConnections: 1,
+    });
+    const databases = { app: single, system: single };
+    const held = Promise.withResolvers<void>();
+    const holding = Promise.withResolvers<void>();
+    const left = new AbortController();
+    let begun = 0;
+    const work = async () => ++begun;
+    try {
+      const holder = inTenant(databases, "one", async () => {
+        holding.resolve();
+        await held.promise;
+      });
+      await holding.promise;
+      const waiting = Array.from({ length: 15 }, () => inTenant(databases, "one", work));
+      const late = inTenant(databases, "one", work, { signal: left.signal });
+      const refused = inTenant(databases, "one", work);
+      await expect(refused).rejects.toMatchObject({ code: "UNAVAILABLE", reason: "OVERLOADED", retryAfterMs: 250 });
+      left.abort(new Error("left"));
+      held.resolve();
+      await holder;
+      await Promise.all(waiting);
+      await expect(late).rejects.toThrow("left");
+      expect(begun).toBe(15);
+    } finally {
+      held.resolve();
+      await single.destroy();
+    }
+  });
 });

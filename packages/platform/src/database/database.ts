@@ -26,6 +26,14 @@ const RETRYABLE = new Set(["40001", "40P01"]);
 const MAX_RETRIES = 3;
 const MAX_RETRY_DELAY_MS = 50;
 
+/**
+ * Transactions that wait for a connection, for each connection there is; the next one is refused. What waits behind so
+ * many would be answered late, and in an overload all of them would.
+ */
+const WAITING_PER_CONNECTION = 16;
+/** How long a refused caller is asked to wait, in milliseconds. */
+const RETRY_AFTER_MS = 250;
+
 /** The types of pg name only some of the server's type numbers. */
 type Oid = Parameters<typeof pg.types.getTypeParser>[0];
 
@@ -38,16 +46,27 @@ const DATE = 1082;
 /**
  * Opens a pool of connections. Nothing connects before the first statement. Types: int8 is `bigint`, numeric and date are
  * strings, timestamptz is `Date`, bytea is `Buffer`. Every session has lock_timeout 2 s, statement_timeout 5 s and
- * idle_in_transaction_session_timeout 10 s. Close with `destroy()`.
+ * idle_in_transaction_session_timeout 10 s. When 16 times as many transactions wait as there are connections, the next
+ * one is refused with OVERLOADED. Close with `destroy()`.
  */
 export function openDatabase<DB>(options: DatabaseOptions): Kysely<DB> {
+  const pool = openPool(options, {
+    lock_timeout: 2_000,
+    statement_timeout: 5_000,
+    idle_in_transaction_session_timeout: 10_000,
+  });
+  const maxWaiting = WAITING_PER_CONNECTION * options.maxConnections;
   return new Kysely<DB>({
     dialect: new PostgresDialect({
-      pool: openPool(options, {
-        lock_timeout: 2_000,
-        statement_timeout: 5_000,
-        idle_in_transaction_session_timeout: 10_000,
-      }),
+      pool: {
+        async connect() {
+          if (pool.waitingCount < maxWaiting) return pool.connect();
+          const message = "too many transactions wait for the database; try again";
+          throw platformError("OVERLOADED", message, { retryAfterMs: RETRY_AFTER_MS });
+        },
+        end: () => pool.end(),
+        options: pool.options,
+      },
     }),
   });
 }
@@ -86,17 +105,20 @@ function getTypeParser(oid: Oid, format?: "text" | "binary"): unknown {
  * Runs `work` in one transaction (READ COMMITTED) that sees and writes only rows of `tenant`. `work` may run up to four
  * times, as deadlocks and serialization failures are retried with a jittered pause: it must not have effects outside.
  *
+ * @param options.signal aborts when nobody waits for the result any more: it is then not begun.
  * @throws ServiceError UNAVAILABLE when the database can't be reached; the outcome of a write is then unknown.
+ * @throws ServiceError OVERLOADED when too many transactions wait; nothing has happened.
  * @throws whatever `work` throws, after a rollback.
  */
 export function inTenant<DB, T>(
   databases: Databases<DB>,
   tenant: string,
   work: (tx: Transaction<DB>) => Promise<T>,
-  options: { readonly readOnly?: boolean } = {},
+  options: { readonly readOnly?: boolean; readonly signal?: AbortSignal } = {},
 ): Promise<T> {
   if (tenant === "") throw new Error("inTenant: the tenant is empty");
   return transact(databases.app, options.readOnly ? "read only" : "read write", async (tx) => {
+    options.signal?.throwIfAborted();
     await setTenant(tx, tenant);
     return work(tx);
   });

@@ -62,3 +62,11 @@ test("while all calls fail, one in ten is repeated once the budget is spent", as
   expect(await repeated(1_000)).toBeLessThanOrEqual(1_100);
   expect(await repeated(1_000)).toBe(100);
 });
+
+test("what was saved up is not spent on a server that is overloaded", async () => {
+  const retrier = createRetrier(noPause);
+  const attempt = failing(Number.POSITIVE_INFINITY, platformError("OVERLOADED", "full", { retryAfterMs: 0 }));
+  for (let i = 0; i < 1_000; i++) await retrier.run(attempt.run, far(), undefined).catch(() => {});
+  expect(attempt.made - 1_000).toBeGreaterThanOrEqual(100);
+  expect(attempt.made - 1_000).toBeLessThanOrEqual(110);
+});

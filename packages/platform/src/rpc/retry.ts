@@ -9,6 +9,8 @@ const MAX_PAUSE_MS = 500;
 const TOKENS_PER_CALL = 0.1;
 /** The retries that may be saved up: all calls of one connection, when the server ends it. */
 const MAX_TOKENS = 1_000;
+/** What is left of them when the server says that it has too much to do: the savings are for lost connections. */
+const MAX_TOKENS_OVERLOADED = 10;
 
 /** Repeats calls that failed with UNAVAILABLE, within a budget. */
 export interface Retrier {
@@ -36,6 +38,7 @@ export function createRetrier(random: () => number = Math.random): Retrier {
           return await attempt();
         } catch (error) {
           if (!(error instanceof ServiceError) || error.code !== "UNAVAILABLE") throw error;
+          if (error.reason === "OVERLOADED") tokens = Math.min(tokens, MAX_TOKENS_OVERLOADED);
           const pauseMs = pause(tried, error.retryAfterMs, random());
           if (tried === MAX_ATTEMPTS || tokens < 1 || Date.now() + pauseMs >= deadlineAt) throw error;
           tokens -= 1;
