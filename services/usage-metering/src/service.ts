@@ -2,12 +2,14 @@ import { openDatabase } from "@licet/platform/database/database";
 import type { EventBus, Subscription } from "@licet/platform/events/bus";
 import type { Logger } from "@licet/platform/logging";
 import type { ServiceBinding } from "@licet/platform/rpc/handlers";
+import { createBusGate } from "./bus-gate.ts";
 import type { Config } from "./config.ts";
 import type { Context } from "./context.ts";
 import { createMetrics } from "./metrics.ts";
 import { bindServices } from "./rpc/index.ts";
 import type { DB } from "./store/schema.ts";
 import { startCounter } from "./workers/counter.ts";
+import { type Drainer, startDrainer } from "./workers/drainer.ts";
 
 /** What usage metering is given by the process that it runs in; the clock has a working default. */
 export interface Dependencies {
@@ -19,7 +21,7 @@ export interface Dependencies {
 /** The usage-metering service: takes usage events and counts each once. */
 export interface UsageMetering {
   readonly bindings: readonly ServiceBinding[];
-  /** Starts to count. */
+  /** Starts to count, and to hand on what is spooled. */
   start(): Promise<void>;
   /** Resolves when everything that was accepted before the call is counted. */
   drain(): Promise<void>;
@@ -32,25 +34,30 @@ export interface UsageMetering {
 export function createUsageMetering(config: Config, dependencies: Dependencies): UsageMetering {
   const { bus, logger } = dependencies;
   const { appUrl, systemUrl } = config.database;
-  const { maxConnections } = config;
+  const { maxConnections, spool } = config;
   const db = {
     app: openDatabase<DB>({ url: appUrl, applicationName: "licet-metering", maxConnections }),
     system: openDatabase<DB>({ url: systemUrl, applicationName: "licet-metering-system", maxConnections }),
   };
-  const ctx: Context = { db, bus, metrics: createMetrics(), now: dependencies.now ?? (() => new Date()) };
+  const gate = createBusGate(bus, logger);
+  const ctx: Context = { db, bus, gate, spool, metrics: createMetrics(), now: dependencies.now ?? (() => new Date()) };
   let counter: Subscription | undefined;
+  let drainer: Drainer | undefined;
 
   return {
     bindings: bindServices(ctx),
     async start() {
       counter = await startCounter(ctx, logger);
+      drainer = startDrainer(ctx, systemUrl, logger);
     },
     async drain() {
+      await drainer?.drained();
       await counter?.caughtUp();
     },
     ready: () => counter !== undefined,
     async stop() {
-      await counter?.stop();
+      await Promise.all([drainer?.stop(), counter?.stop()]);
+      drainer = undefined;
       counter = undefined;
       await db.app.destroy();
       await db.system.destroy();

@@ -3,8 +3,9 @@ import type { UsageMeteringService } from "@licet/contracts/licet/metering/v1/us
 import type { Handler } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
 import { toTrackedRecord } from "../events.ts";
+import { accept } from "./accept.ts";
 
-/** Takes several events, all or none: answers once they are durable in the log. */
+/** Takes several events, all or none: answers once they are durable. */
 export const trackUsageBatch: Handler<typeof UsageMeteringService, "trackUsageBatch", Context> = async (
   ctx,
   call,
@@ -12,7 +13,6 @@ export const trackUsageBatch: Handler<typeof UsageMeteringService, "trackUsageBa
 ) => {
   const acceptedAt = ctx.now();
   const records = request.events.map((event, index) => toTrackedRecord(`events[${index}]`, event, call, acceptedAt));
-  await ctx.bus.publish(records);
-  ctx.metrics.accepted.add(records.length);
+  await accept(ctx, call, records);
   return { accepted: records.length, acceptedAt: timestampFromDate(acceptedAt) };
 };

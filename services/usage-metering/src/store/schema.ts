@@ -78,9 +78,19 @@ export interface UsageQuarantine {
   tenant_id: string;
 }
 
+export interface UsageSpool {
+  headers: Json;
+  id: Generated<bigint>;
+  key: string;
+  spooled_at: Generated<Timestamp>;
+  tenant_id: string;
+  value: Buffer;
+}
+
 export interface DB {
   consumer_offset: ConsumerOffset;
   usage_event: UsageEvent;
   usage_hourly: UsageHourly;
   usage_quarantine: UsageQuarantine;
+  usage_spool: UsageSpool;
 }
