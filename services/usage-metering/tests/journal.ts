@@ -51,8 +51,8 @@ export async function differences(harness: Harness, journal: Journal): Promise<R
   const [{ ids, summed } = { ids: [], summed: 0n }] = rows;
   const counted = new Set(ids);
   return {
-    lost: acknowledged.difference(counted).size,
-    invented: counted.difference(sent).size,
+    lost: [...acknowledged].filter((id) => !counted.has(id)).length,
+    invented: ids.filter((id) => !sent.has(id)).length,
     doubled: Number(summed) - counted.size,
   };
 }

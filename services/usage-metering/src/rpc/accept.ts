@@ -26,7 +26,7 @@ export async function accept(ctx: Context, call: Call, records: readonly Outgoin
   } catch (error) {
     const { spool } = ctx;
     if (spool === undefined || !isOutage(error)) throw error;
-    const spooled = addToSpool(ctx, call.tenant, records, spool.maxEvents, error);
+    const spooled = addToSpool(ctx, call, records, spool.maxEvents, error);
     await within(leftMs() * SPOOL_SHARE, spooled, () => notAccepted(error));
   }
   ctx.metrics.accepted.add(records.length);
@@ -35,7 +35,7 @@ export async function accept(ctx: Context, call: Call, records: readonly Outgoin
 /** @param why the log was not to be had, for the log of this service. */
 async function addToSpool(
   ctx: Context,
-  tenant: string,
+  call: Call,
   records: readonly OutgoingRecord[],
   maxEvents: number,
   why: unknown,
@@ -45,7 +45,8 @@ async function addToSpool(
     // each by one request.
     const { events } = await asSystem(ctx.db, measureSpool);
     if (events + records.length > maxEvents) throw spoolFull(why);
-    await inTenant(ctx.db, tenant, (tx) => addSpooled(tx, tenant, records));
+    const { tenant, signal } = call;
+    await inTenant(ctx.db, tenant, (tx) => addSpooled(tx, tenant, records), { signal });
   } catch (error) {
     throw isOutage(error) ? notAccepted(error) : error;
   }

@@ -473,7 +473,8 @@ export declare const UsageMeteringService: GenService<{
   /**
    * TrackUsage takes one usage event. The reply means that the event is
    * durable and will be counted, once. Repeat until there is a reply: the
-   * event's id makes that safe.
+   * event's id makes that safe. UNAVAILABLE says in `google.rpc.RetryInfo`
+   * when; the event may be counted all the same.
    *
    * @generated from rpc licet.metering.v1.UsageMeteringService.TrackUsage
    */
