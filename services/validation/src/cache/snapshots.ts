@@ -90,6 +90,7 @@ export function createSnapshotCache(options: SnapshotCacheOptions): SnapshotCach
     absentTtlMs: config.unknownCustomerTtlMs,
     maxLookups: MAX_LOOKUPS,
     now: licensingClock.latestMs,
+    steadyMs: () => licensingClock.now().steadyMs,
   });
   const told = (entry: Entry | undefined, source: Source): FoundSnapshot => {
     if (entry !== undefined) {
