@@ -179,7 +179,7 @@ function withQuestion(name: string, pick: number, act: (world: World, question: 
 
 const anyKey = fc.constantFrom(...keys);
 const anyMs = fc.oneof(fc.nat(50), fc.nat(3_000));
-const anyCommands = fc.commands<object, World>(
+const anyCommands = fc.commands<object, World, false>(
   [
     anyKey.map((key) => command(`commit ${key}`, (world) => world.commit(key))),
     fc.integer({ min: 1, max: 3 }).map((count) =>
@@ -193,19 +193,23 @@ const anyCommands = fc.commands<object, World>(
         while (world.delivered < world.log.length) world.apply(world.delivered++);
       }),
     ),
-    fc.nat(30).map((place) =>
-      command(`deliver again ${place}`, (world) => world.apply(place % Math.max(1, world.delivered))),
-    ),
+    fc
+      .nat(30)
+      .map((place) => command(`deliver again ${place}`, (world) => world.apply(place % Math.max(1, world.delivered)))),
     anyKey.map((key) => command(`get ${key}`, (world) => world.ask(key, "get", 0n))),
-    fc.tuple(anyKey, fc.boolean()).map(([key, all]) =>
-      command(`refresh ${key}${all ? " to the last write" : ""}`, (world) =>
-        world.ask(key, "refresh", all ? (world.owner.at(key, world.ms)?.version ?? 0n) : 0n),
+    fc
+      .tuple(anyKey, fc.boolean())
+      .map(([key, all]) =>
+        command(`refresh ${key}${all ? " to the last write" : ""}`, (world) =>
+          world.ask(key, "refresh", all ? (world.owner.at(key, world.ms)?.version ?? 0n) : 0n),
+        ),
       ),
-    ),
     fc.nat(9).map((pick) => withQuestion(`read ${pick}`, pick, (world, question) => world.read(question, undefined))),
-    fc.tuple(fc.nat(9), anyMs).map(([pick, ms]) =>
-      withQuestion(`read ${pick} as of ${ms} ms ago`, pick, (world, question) => world.read(question, world.ms - ms)),
-    ),
+    fc
+      .tuple(fc.nat(9), anyMs)
+      .map(([pick, ms]) =>
+        withQuestion(`read ${pick} as of ${ms} ms ago`, pick, (world, question) => world.read(question, world.ms - ms)),
+      ),
     fc.nat(9).map((pick) =>
       withQuestion(`read and answer ${pick}`, pick, (world, question) => {
         if (question.read === undefined) world.read(question, undefined);

@@ -136,7 +136,13 @@ describe("an event that comes again once its key's note is gone", () => {
     replica.completeFrom(1_000_000);
     replica.apply("room", one);
     clock.ms = 1_005_000;
-    for (const [key, value] of [["a", one], ["a", two], ["b", one], ["a", one]] as const) replica.apply(key, value);
+    for (const [key, value] of [
+      ["a", one],
+      ["a", two],
+      ["b", one],
+      ["a", one],
+    ] as const)
+      replica.apply(key, value);
     expect(replica.isCurrent("a", 1n, 1_004_000)).toBe(false);
     expect(replica.isCurrent("a", 2n, 1_005_001)).toBe(true);
   });
@@ -147,7 +153,12 @@ describe("an event that comes again once its key's note is gone", () => {
     const { replica } = setUp({}, { maxEntries: 1, lookUp: async () => answers[asked++]?.promise });
     replica.apply("room", one);
     const waiting = replica.get("a");
-    for (const [key, value] of [["a", two], ["b", one], ["a", one]] as const) replica.apply(key, value);
+    for (const [key, value] of [
+      ["a", two],
+      ["b", one],
+      ["a", one],
+    ] as const)
+      replica.apply(key, value);
     answers[0]?.resolve(one);
     answers[1]?.resolve(two);
     expect(await waiting).toBe(two);

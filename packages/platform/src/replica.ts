@@ -96,21 +96,20 @@ interface LookUp<V> {
  * room. All that callers can make grow is bounded, because they choose the keys.
  */
 export function createReplica<V extends { readonly version: bigint }>(options: ReplicaOptions<V>): Replica<V> {
-  const { name, maxEntries, maxAbsent, absentTtlMs, maxLookups, now } = options;
-  const steadyMs = options.steadyMs ?? (() => performance.now());
+  const { name, maxEntries, maxLookups, now } = options;
   const values = new Map<string, V>();
   // Of values that are not in memory; as many again as there may be values.
   const notes = new Map<string, Note>();
   // A value from elsewhere can't be judged when it was read before events were heard, or before a note that is gone.
   let heardFromMs = Number.POSITIVE_INFINITY;
   let notesFromMs = 0;
-  const absences = new Map<string, Absence>();
+  const absences = createAbsences(options);
   const lookups = new Map<string, LookUp<V>>();
   const waiting = new Map<string, Set<() => void>>();
 
   const versionOf = (key: string): bigint | undefined => values.get(key)?.version ?? notes.get(key)?.version;
 
-  const note = (key: string, version: bigint, highest: boolean): void => {
+  const note = (key: string, version: bigint, highest = notes.get(key)?.highest ?? notesFromMs === 0): void => {
     const dropped = setLatest(notes, key, { version, atMs: now(), highest }, maxEntries);
     if (dropped !== undefined) notesFromMs = Math.max(notesFromMs, dropped[1].atMs);
   };
@@ -121,12 +120,9 @@ export function createReplica<V extends { readonly version: bigint }>(options: R
     if (dropped !== undefined) note(dropped[0], dropped[1].version, true);
   };
 
-  const isAbsent = (absence: Absence | undefined): boolean =>
-    absence !== undefined && now() < absence.untilMs && steadyMs() < absence.untilSteadyMs;
-
   const peek = (key: string): V | null | undefined => {
     const value = values.get(key);
-    if (value === undefined) return isAbsent(absences.get(key)) ? null : undefined;
+    if (value === undefined) return absences.has(key) ? null : undefined;
     // Order matters only once something has to go.
     if (values.size >= maxEntries) setLatest(values, key, value, maxEntries);
     return value;
@@ -140,24 +136,20 @@ export function createReplica<V extends { readonly version: bigint }>(options: R
     if (known !== undefined && (known > value.version || (known === value.version && values.has(key)))) return false;
     absences.delete(key);
     if (wanted || values.has(key) || values.size < maxEntries) keep(key, value);
-    else if (known === undefined || known < value.version) {
-      note(key, value.version, notes.get(key)?.highest ?? notesFromMs === 0);
-    }
+    else if (known === undefined || known < value.version) note(key, value.version);
     for (const wake of waiting.get(key) ?? []) wake();
     return true;
   };
 
   const ask = async (key: string, atLeast: bigint, running: { heard: bigint }): Promise<V | undefined> => {
     // From the question on: the answer may be as old.
-    const absence = { untilMs: now() + absentTtlMs, untilSteadyMs: steadyMs() + absentTtlMs };
+    const absence = absences.fromNow();
     const found = await options.lookUp(key, atLeast);
     if (running.heard > (versionOf(key) ?? 0n)) note(key, running.heard, false);
     if (found !== undefined) take(key, found, true);
     // An event may have come meanwhile, whatever the owner answered.
     const present = values.get(key);
-    if (present === undefined && versionOf(key) === undefined) {
-      setLatest(absences, key, absence, maxAbsent);
-    }
+    if (present === undefined && versionOf(key) === undefined) absences.note(key, absence);
     return present;
   };
 
@@ -203,6 +195,20 @@ export function createReplica<V extends { readonly version: bigint }>(options: R
     get size() {
       return values.size;
     },
+  };
+}
+
+/** The keys that are known not to exist. */
+function createAbsences({ maxAbsent, absentTtlMs, now, steadyMs = () => performance.now() }: ReplicaOptions<unknown>) {
+  const absences = new Map<string, Absence>();
+  return {
+    has(key: string): boolean {
+      const absence = absences.get(key);
+      return absence !== undefined && now() < absence.untilMs && steadyMs() < absence.untilSteadyMs;
+    },
+    fromNow: (): Absence => ({ untilMs: now() + absentTtlMs, untilSteadyMs: steadyMs() + absentTtlMs }),
+    note: (key: string, absence: Absence) => void setLatest(absences, key, absence, maxAbsent),
+    delete: (key: string) => void absences.delete(key),
   };
 }
 

@@ -37,7 +37,10 @@ function anyCourse(readers: number, restarts: boolean, faults: readonly Fault[],
     readers: fc.constant(readers),
     faults: fc.array(fc.constantFrom<Fault>("none", "none", ...faults), { maxLength: 40 }),
     letterFaults: fc.array(fc.constantFrom<LetterFault>("none", "none", ...letterFaults), { maxLength: 10 }),
-    deliveries: fc.array(fc.record({ most: fc.integer({ min: 1, max: 8 }), restarts: restarts ? fc.boolean() : fc.constant(false) }), { maxLength: 30 }),
+    deliveries: fc.array(
+      fc.record({ most: fc.integer({ min: 1, max: 8 }), restarts: restarts ? fc.boolean() : fc.constant(false) }),
+      { maxLength: 30 },
+    ),
   });
 }
 
@@ -173,17 +176,21 @@ const regressions: readonly Regression[] = [
   { about: "poison was buried again when moving past it failed", seed: 556991220, path: "129" },
 ];
 
-simulation("one process applies an event or buries it once, whatever fails and passes again", { runs: 150, regressions }, () =>
-  fc.asyncProperty(
-    anyCourse(1, false, ["fails", "answer lost", "flake"], ["refused"]),
-    fc.scheduler(),
-    async (course, scheduler) => {
-      const world = await play(course, scheduler);
-      for (const number of course.kinds.keys()) {
-        const letters = world.letters.filter((one) => one === number).length;
-        const applied = world.effects.includes(number);
-        if (letters + Number(applied) !== 1) throw new Error(`record ${number}: applied ${applied}, ${letters} letters`);
-      }
-    },
-  ),
+simulation(
+  "one process applies an event or buries it once, whatever fails and passes again",
+  { runs: 150, regressions },
+  () =>
+    fc.asyncProperty(
+      anyCourse(1, false, ["fails", "answer lost", "flake"], ["refused"]),
+      fc.scheduler(),
+      async (course, scheduler) => {
+        const world = await play(course, scheduler);
+        for (const number of course.kinds.keys()) {
+          const letters = world.letters.filter((one) => one === number).length;
+          const applied = world.effects.includes(number);
+          if (letters + Number(applied) !== 1)
+            throw new Error(`record ${number}: applied ${applied}, ${letters} letters`);
+        }
+      },
+    ),
 );

@@ -4,7 +4,12 @@ import type { OutgoingRecord } from "./bus.ts";
 import { createGroupWriter, type GroupWriter } from "./group-writer.ts";
 
 /** The bounds as the code names them: of one write, and of what waits. */
-const bounds = { groupRecords: 2_000, groupBytes: 4 * 1024 * 1024, waitingRecords: 50_000, waitingBytes: 64 * 1024 * 1024 };
+const bounds = {
+  groupRecords: 2_000,
+  groupBytes: 4 * 1024 * 1024,
+  waitingRecords: 50_000,
+  waitingBytes: 64 * 1024 * 1024,
+};
 
 /** One call of `write`, and what became of it. */
 interface CallOfModel {
@@ -49,7 +54,8 @@ function takeUp(model: Model, real: Real): void {
   model.underWay = queue.slice(0, Math.max(ids.length, 1));
   const expected = model.underWay.flatMap(({ id, count }) => Array.from({ length: count }, () => String(id)));
   if (write.records.map(({ key }) => key).join() !== expected.join()) throw new Error("a call was split or overtaken");
-  const bounded = sum(model.underWay, "count") <= bounds.groupRecords && sum(model.underWay, "bytes") <= bounds.groupBytes;
+  const bounded =
+    sum(model.underWay, "count") <= bounds.groupRecords && sum(model.underWay, "bytes") <= bounds.groupBytes;
   if (model.underWay.length > 1 && !bounded) throw new Error("a write is larger than its bounds");
 }
 
@@ -99,42 +105,49 @@ const end = (fails: boolean): Command => ({
   toString: () => (fails ? "fail" : "commit"),
 });
 
-const anyCommands = fc.commands<Model, Real>(
+const anyCommands = fc.commands<Model, Real, false>(
   [
-    fc.record({ count: fc.integer({ min: 1, max: 900 }), each: fc.nat(3_000) }).map((one) => write(one.count, one.each)),
+    fc
+      .record({ count: fc.integer({ min: 1, max: 900 }), each: fc.nat(3_000) })
+      .map((one) => write(one.count, one.each)),
     fc
       .record({ count: fc.constantFrom(1, 1_999, 2_000, 2_001), each: fc.constantFrom(0, 1) })
       .map((one) => write(one.count, one.each)),
     // So large that the bounds of what waits are reached.
     fc.constant(write(10_000, 0)),
-    fc.record({ count: fc.constantFrom(4, 16), each: fc.constant(1024 * 1024) }).map((one) => write(one.count, one.each)),
+    fc
+      .record({ count: fc.constantFrom(4, 16), each: fc.constant(1024 * 1024) })
+      .map((one) => write(one.count, one.each)),
     fc.boolean().map(end),
   ],
   { maxCommands: 40, size: "max" },
 );
 
-simulation("a group writer keeps order, calls together and its bounds, and tells each caller its own outcome", {
-  runs: 40,
-}, () =>
-  fc.asyncProperty(anyCommands, async (commands) => {
-    const writes: Real["writes"] = [];
-    const append = (records: readonly OutgoingRecord[]): Promise<void> => {
-      const ending = Promise.withResolvers<void>();
-      writes.push({ records, end: ending });
-      return ending.promise;
-    };
-    const model: Model = { calls: [], underWay: [] };
-    const real: Real = { writer: createGroupWriter(append), writes };
-    await fc.asyncModelRun(() => ({ model, real }), commands);
-    let flushed = false;
-    const flushing = real.writer.flushed().then(() => {
-      flushed = true;
-    });
-    await settled();
-    if (flushed !== (model.underWay.length === 0)) throw new Error("flushed although a write is under way");
-    while (model.underWay.length > 0) await end(false).run(model, real);
-    await flushing;
-    const [left] = waiting(model);
-    if (left !== undefined) throw new Error(`call ${left.id} was forgotten`);
-  }),
+simulation(
+  "a group writer keeps order, calls together and its bounds, and tells each caller its own outcome",
+  {
+    runs: 40,
+  },
+  () =>
+    fc.asyncProperty(anyCommands, async (commands) => {
+      const writes: Real["writes"] = [];
+      const append = (records: readonly OutgoingRecord[]): Promise<void> => {
+        const ending = Promise.withResolvers<void>();
+        writes.push({ records, end: ending });
+        return ending.promise;
+      };
+      const model: Model = { calls: [], underWay: [] };
+      const real: Real = { writer: createGroupWriter(append), writes };
+      await fc.asyncModelRun(() => ({ model, real }), commands);
+      let flushed = false;
+      const flushing = real.writer.flushed().then(() => {
+        flushed = true;
+      });
+      await settled();
+      if (flushed !== (model.underWay.length === 0)) throw new Error("flushed although a write is under way");
+      while (model.underWay.length > 0) await end(false).run(model, real);
+      await flushing;
+      const [left] = waiting(model);
+      if (left !== undefined) throw new Error(`call ${left.id} was forgotten`);
+    }),
 );

@@ -20,7 +20,7 @@ const logger = createLogger({ level: "silent", name: "outbox-simulation" });
 const tenant = "t";
 const streams = ["a", "b", "c"] as const;
 type Stream = (typeof streams)[number];
-/** Where a relay can be made to stand still, and how it goes on: as if nothing was, or without the answer of the log. */
+/** Where a relay can be made to stand still, and how it goes on: as if nothing was, or refused or not answered by the log. */
 type Place = "before sending" | "before marking";
 
 type Happening =
@@ -32,20 +32,24 @@ type Happening =
   | { readonly kind: "settle" };
 
 const anyStream = fc.constantFrom(...streams);
-const anyHappening = fc.oneof(
-  { weight: 5, arbitrary: fc.record<Happening>({ kind: fc.constant("write" as const), stream: anyStream }) },
+const anyHappening: fc.Arbitrary<Happening> = fc.oneof(
+  { weight: 5, arbitrary: fc.record({ kind: fc.constant("write" as const), stream: anyStream }) },
   {
     weight: 5,
-    arbitrary: fc.record<Happening>({ kind: fc.constant("end" as const), stream: anyStream, commits: fc.nat(4).map(Boolean) }),
+    arbitrary: fc.record({
+      kind: fc.constant("end" as const),
+      stream: anyStream,
+      commits: fc.nat(4).map(Boolean),
+    }),
   },
   {
     weight: 3,
-    arbitrary: fc.record<Happening>({
+    arbitrary: fc.record({
       kind: fc.constant("freeze" as const),
       place: fc.constantFrom<Place>("before sending", "before marking"),
     }),
   },
-  { weight: 2, arbitrary: fc.record<Happening>({ kind: fc.constant("wake" as const), answered: fc.boolean() }) },
+  { weight: 2, arbitrary: fc.record({ kind: fc.constant("wake" as const), answered: fc.boolean() }) },
   { weight: 1, arbitrary: fc.constant<Happening>({ kind: "cut" }) },
   { weight: 2, arbitrary: fc.constant<Happening>({ kind: "settle" }) },
 );
@@ -76,7 +80,7 @@ class World {
 
   readonly bus: Pick<EventBus, "publish" | "heartbeat"> = {
     publish: async (records) => {
-      await this.#pass("before sending");
+      if (!(await this.#pass("before sending"))) throw new Error("the log was away");
       this.sent.push(...records.map(({ key, headers }) => ({ stream: key, version: Number(headers.version) })));
       if (!(await this.#pass("before marking"))) throw new Error("the answer was lost");
     },
@@ -213,26 +217,29 @@ function check({ sent, commits }: World): void {
 }
 
 // Losing and finding the lock takes half a second: few courses, long ones.
-simulation("consumers get each stream complete and in order, whichever relay freezes where", {
-  runs: 10,
-  timeoutMs: 120_000,
-}, () =>
-  fc.asyncProperty(fc.array(anyHappening, { minLength: 20, maxLength: 40, size: "max" }), async (happenings) => {
-    const database = await createTestDatabase<Tables>({ name: "outbox_simulation", migrations });
-    const world = new World(database);
-    const url = database.url(roles.system);
-    const options = { url, bus: world.bus, toRecords, heartbeatTopics: ["history"], logger, pollMs: 10 };
-    const relays = [createRelay(options), createRelay(options)];
-    for (const relay of relays) relay.start();
-    try {
-      for (const happening of happenings) await world.happen(happening);
-      await world.release();
-      await relays[0]?.drain();
-      check(world);
-    } finally {
-      await world.release();
-      await Promise.all(relays.map((relay) => relay.stop()));
-      await database.drop();
-    }
-  }),
+simulation(
+  "consumers get each stream complete and in order, whichever relay freezes where",
+  {
+    runs: 10,
+    timeoutMs: 120_000,
+  },
+  () =>
+    fc.asyncProperty(fc.array(anyHappening, { minLength: 20, maxLength: 40, size: "max" }), async (happenings) => {
+      const database = await createTestDatabase<Tables>({ name: "outbox_simulation", migrations });
+      const world = new World(database);
+      const url = database.url(roles.system);
+      const options = { url, bus: world.bus, toRecords, heartbeatTopics: ["history"], logger, pollMs: 10 };
+      const relays = [createRelay(options), createRelay(options)];
+      for (const relay of relays) relay.start();
+      try {
+        for (const happening of happenings) await world.happen(happening);
+        await world.release();
+        await relays[0]?.drain();
+        check(world);
+      } finally {
+        await world.release();
+        await Promise.all(relays.map((relay) => relay.stop()));
+        await database.drop();
+      }
+    }),
 );

@@ -25,7 +25,8 @@ type Property<Ts> = fc.IAsyncPropertyWithHooks<Ts> | fc.IPropertyWithHooks<Ts>;
 /** A whole number from 1 of the environment; 1 when it is not set. */
 function factor(): number {
   const text = process.env.LICET_SIMULATION_FACTOR ?? "1";
-  if (!/^[1-9][0-9]{0,4}$/.test(text)) throw new Error(`LICET_SIMULATION_FACTOR is "${text}", not a whole number from 1`);
+  if (!/^[1-9][0-9]{0,4}$/.test(text))
+    throw new Error(`LICET_SIMULATION_FACTOR is "${text}", not a whole number from 1`);
   return Number(text);
 }
 

@@ -92,22 +92,15 @@ class World {
   }
 
   happen(happening: Happening): void {
-    switch (happening.kind) {
-      case "pass":
-        return this.pass(happening.ms);
-      case "sleep":
-        return this.pass(happening.ms, true);
-      case "set":
-        this.#wallMs += happening.ms;
-        return;
-      case "calibrate":
-        return this.calibrate(happening.thereMs, happening.backMs);
-      case "beat": {
-        const { partition, delayMs } = happening;
-        const issuedMs = this.databaseMs - delayMs;
-        this.freshness.heard(partition, issuedMs);
-        this.issuedMs[partition] = Math.max(this.issuedMs[partition] ?? 0, issuedMs);
-      }
+    if (happening.kind === "pass") this.pass(happening.ms);
+    else if (happening.kind === "sleep") this.pass(happening.ms, true);
+    else if (happening.kind === "set") this.#wallMs += happening.ms;
+    else if (happening.kind === "calibrate") this.calibrate(happening.thereMs, happening.backMs);
+    else {
+      const { partition, delayMs } = happening;
+      const issuedMs = this.databaseMs - delayMs;
+      this.freshness.heard(partition, issuedMs);
+      this.issuedMs[partition] = Math.max(this.issuedMs[partition] ?? 0, issuedMs);
     }
   }
 

@@ -68,7 +68,8 @@ interface Course {
 }
 
 const anyCustomer = fc.constantFrom(...customers);
-const many = <T>(one: fc.Arbitrary<T>, maxLength: number): fc.Arbitrary<T[]> => fc.array(one, { maxLength, size: "max" });
+const many = <T>(one: fc.Arbitrary<T>, maxLength: number): fc.Arbitrary<T[]> =>
+  fc.array(one, { maxLength, size: "max" });
 const anyCourse = fc.record<Course>({
   before: many(anyCustomer, 4),
   commits: many(anyCustomer, 10),
@@ -141,7 +142,14 @@ class World {
       if ("beat" in entry) reader.options.onHeartbeat?.({ topic, partition, issuedAt: new Date(entry.beat) });
       else {
         const offset = BigInt(from + index);
-        const record = { topic, partition, offset, key: entry.event.customer, headers: {}, value: bytesOf(entry.event) };
+        const record = {
+          topic,
+          partition,
+          offset,
+          key: entry.event.customer,
+          headers: {},
+          value: bytesOf(entry.event),
+        };
         const place = { topic, partition, firstOffset: offset, nextOffset: offset + 1n };
         await reader.options.handle({ ...place, records: [record], signal: new AbortController().signal });
         applied(entry.event);
@@ -159,7 +167,9 @@ class World {
       await this.step("a subscription begins");
       if (!options.topics.includes(topic)) return { caughtUp: async () => undefined, stop: async () => undefined };
       const from = options.reader.kind === "all" && options.reader.from !== "beginning" ? options.reader.from : [];
-      const cursors = this.log.map((_, partition) => Number(from.find((one) => one.partition === partition)?.offset ?? 0));
+      const cursors = this.log.map((_, partition) =>
+        Number(from.find((one) => one.partition === partition)?.offset ?? 0),
+      );
       this.#reader = { options, cursors };
       return { caughtUp: async () => undefined, stop: async () => undefined };
     },
@@ -368,12 +378,15 @@ const act = async (task: () => Promise<unknown>): Promise<void> => {
   await new Promise((resolve) => setImmediate(resolve));
 };
 
-simulation("snapshots never go back and are never older than told, whatever races with what", {
-  runs: 500,
-  regressions,
-}, () =>
-  fc.asyncProperty(anyCourse, fc.scheduler({ act }), async (course, scheduler) => {
-    const world = new World((label) => scheduler.schedule(Promise.resolve(), label));
-    await scheduler.waitFor(play(course, world));
-  }),
+simulation(
+  "snapshots never go back and are never older than told, whatever races with what",
+  {
+    runs: 500,
+    regressions,
+  },
+  () =>
+    fc.asyncProperty(anyCourse, fc.scheduler({ act }), async (course, scheduler) => {
+      const world = new World((label) => scheduler.schedule(Promise.resolve(), label));
+      await scheduler.waitFor(play(course, world));
+    }),
 );

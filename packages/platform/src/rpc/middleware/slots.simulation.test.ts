@@ -88,7 +88,7 @@ const settle = (index: number, fails: boolean): Command => ({
   toString: () => `settle ${index}${fails ? " badly" : ""}`,
 });
 
-const anyCommands = fc.commands<Model, Real>(
+const anyCommands = fc.commands<Model, Real, false>(
   [
     fc.boolean().map(begin),
     fc.constant(begin(false)),
