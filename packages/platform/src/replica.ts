@@ -167,8 +167,7 @@ export function createReplica<V extends { readonly version: bigint }>(options: R
 
   const refresh = async (key: string, atLeast = 0n): Promise<V | undefined> => {
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
-      const wanted = larger(atLeast, versionOf(key) ?? 0n);
-      const found = await lookUp(key, wanted);
+      const found = await lookUp(key, larger(atLeast, versionOf(key) ?? 0n));
       if ((found?.version ?? 0n) >= larger(atLeast, versionOf(key) ?? 0n)) return found;
     }
     const message = `version ${atLeast} of what is asked about is not among the ${name} yet; try again`;
