@@ -1,10 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { create, createFileRegistry, fromJson, type JsonObject, type Message, toJson } from "@bufbuild/protobuf";
-import {
-  FileDescriptorProtoSchema,
-  FieldDescriptorProto_Label as Label,
-  FieldDescriptorProto_Type as Type,
-} from "@bufbuild/protobuf/wkt";
+import { fromJson, type JsonObject, type Message, toJson } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
 import { sql } from "kysely";
 import { createVault } from "./crypto.ts";
@@ -13,66 +8,10 @@ import { ServiceError } from "./errors.ts";
 import { type IdempotencyTables, purgeIdempotency, runOnce } from "./idempotency.ts";
 import { createTestDatabase, type TestDatabase } from "./testing/database.ts";
 import { exampleMigrations } from "./testing/example.ts";
+import { methods, notes as notesService, response } from "./testing/notes-service.ts";
 
-/** service Notes { rpc Write(WriteRequest {request_id, body, labels, amount}) returns (WriteResponse {text}) } */
-const registry = createFileRegistry(
-  create(FileDescriptorProtoSchema, {
-    name: "example.proto",
-    package: "example",
-    syntax: "proto3",
-    messageType: [
-      {
-        name: "WriteRequest",
-        field: [
-          { name: "request_id", number: 1, type: Type.STRING, label: Label.OPTIONAL, jsonName: "requestId" },
-          { name: "body", number: 2, type: Type.STRING, label: Label.OPTIONAL, jsonName: "body" },
-          {
-            name: "labels",
-            number: 3,
-            type: Type.MESSAGE,
-            typeName: ".example.WriteRequest.LabelsEntry",
-            label: Label.REPEATED,
-            jsonName: "labels",
-          },
-          { name: "amount", number: 4, type: Type.INT64, label: Label.OPTIONAL, jsonName: "amount" },
-        ],
-        nestedType: [
-          {
-            name: "LabelsEntry",
-            options: { mapEntry: true },
-            field: [
-              { name: "key", number: 1, type: Type.STRING, label: Label.OPTIONAL, jsonName: "key" },
-              { name: "value", number: 2, type: Type.STRING, label: Label.OPTIONAL, jsonName: "value" },
-            ],
-          },
-        ],
-      },
-      {
-        name: "WriteResponse",
-        field: [{ name: "text", number: 1, type: Type.STRING, label: Label.OPTIONAL, jsonName: "text" }],
-      },
-    ],
-    service: [
-      {
-        name: "Notes",
-        method: [
-          { name: "Write", inputType: ".example.WriteRequest", outputType: ".example.WriteResponse" },
-          { name: "Rewrite", inputType: ".example.WriteRequest", outputType: ".example.WriteResponse" },
-        ],
-      },
-    ],
-  }),
-  () => undefined,
-);
-
-function described<T>(found: T | undefined): T {
-  if (found === undefined) throw new Error("not in the test's descriptor");
-  return found;
-}
-const service = described(registry.getService("example.Notes"));
 const { signal } = new AbortController();
-const call = { tenant: "one", service, method: described(service.method.write), signal };
-const response = described(registry.getMessage("example.WriteResponse"));
+const call = { tenant: "one", service: notesService, method: methods.write, signal };
 
 const request = (fields: JsonObject) => fromJson(call.method.input, fields) as Message & { requestId: string };
 const reply = (text: string) => fromJson(response, { text });
@@ -129,7 +68,7 @@ describe("runOnce", () => {
 
   test("a key counts per tenant and per method", async () => {
     await write({ requestId: "scope", body: "scope" });
-    const other = { ...call, method: described(service.method.rewrite) };
+    const other = { ...call, method: methods.rewrite };
     await runOnce(database.databases, other, request({ requestId: "scope", body: "2" }), response, writing("scope"));
     const elsewhere = { ...call, tenant: "two" };
     await runOnce(database.databases, elsewhere, request({ requestId: "scope", body: "3" }), response, async () =>

@@ -130,6 +130,41 @@ describe("values from elsewhere", () => {
   });
 });
 
+describe("an event that comes again once its key's note is gone", () => {
+  test("does not make an old value from elsewhere current", () => {
+    const { replica, clock } = setUp({}, { maxEntries: 1 });
+    replica.completeFrom(1_000_000);
+    replica.apply("room", one);
+    clock.ms = 1_005_000;
+    for (const [key, value] of [
+      ["a", one],
+      ["a", two],
+      ["b", one],
+      ["a", one],
+    ] as const)
+      replica.apply(key, value);
+    expect(replica.isCurrent("a", 1n, 1_004_000)).toBe(false);
+    expect(replica.isCurrent("a", 2n, 1_005_001)).toBe(true);
+  });
+
+  test("does not hide from a look-up what the note told", async () => {
+    const answers = [Promise.withResolvers<Value>(), Promise.withResolvers<Value>()];
+    let asked = 0;
+    const { replica } = setUp({}, { maxEntries: 1, lookUp: async () => answers[asked++]?.promise });
+    replica.apply("room", one);
+    const waiting = replica.get("a");
+    for (const [key, value] of [
+      ["a", two],
+      ["b", one],
+      ["a", one],
+    ] as const)
+      replica.apply(key, value);
+    answers[0]?.resolve(one);
+    answers[1]?.resolve(two);
+    expect(await waiting).toBe(two);
+  });
+});
+
 describe("a version that must have been seen", () => {
   test("is waited for, for so long", async () => {
     const { replica } = setUp();
@@ -188,6 +223,23 @@ describe("look-ups", () => {
     clock.ms += 1;
     expect(await replica.get("a")).toBe(one);
     expect(asked).toHaveLength(2);
+  });
+
+  test("what does not exist is asked for again in time though the clock is set back, or the answer was long in coming", async () => {
+    const steady = { ms: 0 };
+    const held = Promise.withResolvers<undefined>();
+    const { replica, clock } = setUp({}, { steadyMs: () => steady.ms, lookUp: () => held.promise });
+    const waiting = replica.get("a");
+    clock.ms += 4_000;
+    steady.ms += 4_000;
+    held.resolve(undefined);
+    expect(await waiting).toBeUndefined();
+    expect(replica.peek("a")).toBeNull();
+    clock.ms -= 3_600_000;
+    steady.ms += 999;
+    expect(replica.peek("a")).toBeNull();
+    steady.ms += 1;
+    expect(replica.peek("a")).toBeUndefined();
   });
 
   test("an event ends the time of what does not exist at once", async () => {

@@ -16,12 +16,14 @@ export interface ReplicaOptions<V> {
   maxEntries: number;
   /** How many keys are remembered as not existing. */
   maxAbsent: number;
-  /** How long, in milliseconds, a key is taken as not existing before the owner is asked again. */
+  /** How long after the owner was asked, in milliseconds, a key is taken as not existing before it is asked again. */
   absentTtlMs: number;
   /** How many look-ups may be under way at once; one more is refused. */
   maxLookups: number;
   /** The clock, in epoch milliseconds. It may run ahead of the owner's clock, and must never run behind it where `isCurrent` is used. */
   now: () => number;
+  /** A clock that nobody can set, in milliseconds since some start; that of the process when absent. */
+  steadyMs?: () => number;
 }
 
 /** Versioned state owned by another service and kept in memory here. */
@@ -67,12 +69,23 @@ export interface Replica<V> {
 interface Note {
   readonly version: bigint;
   readonly atMs: number;
+  /** False: an earlier note is gone that may have told a higher version, because events can come again. */
+  readonly highest: boolean;
+}
+
+/**
+ * Until when a key is taken as not existing, by both clocks: one may be set back, the other stands still while the
+ * machine sleeps.
+ */
+interface Absence {
+  readonly untilMs: number;
+  readonly untilSteadyMs: number;
 }
 
 /** A look-up under way. */
 interface LookUp<V> {
   readonly found: Promise<V | undefined>;
-  /** The highest version that events have told meanwhile; the note of it may be gone when the owner answers. */
+  /** The highest version that was told before or meanwhile; the note of it may be gone when the owner answers. */
   heard: bigint;
 }
 
@@ -83,33 +96,33 @@ interface LookUp<V> {
  * room. All that callers can make grow is bounded, because they choose the keys.
  */
 export function createReplica<V extends { readonly version: bigint }>(options: ReplicaOptions<V>): Replica<V> {
-  const { name, maxEntries, maxAbsent, absentTtlMs, maxLookups, now } = options;
+  const { name, maxEntries, maxLookups, now } = options;
   const values = new Map<string, V>();
   // Of values that are not in memory; as many again as there may be values.
   const notes = new Map<string, Note>();
   // A value from elsewhere can't be judged when it was read before events were heard, or before a note that is gone.
   let heardFromMs = Number.POSITIVE_INFINITY;
   let notesFromMs = 0;
-  const absentUntil = new Map<string, number>();
+  const absences = createAbsences(options);
   const lookups = new Map<string, LookUp<V>>();
   const waiting = new Map<string, Set<() => void>>();
 
   const versionOf = (key: string): bigint | undefined => values.get(key)?.version ?? notes.get(key)?.version;
 
-  const note = (key: string, version: bigint): void => {
-    const dropped = setLatest(notes, key, { version, atMs: now() }, maxEntries);
+  const note = (key: string, version: bigint, highest = notes.get(key)?.highest ?? notesFromMs === 0): void => {
+    const dropped = setLatest(notes, key, { version, atMs: now(), highest }, maxEntries);
     if (dropped !== undefined) notesFromMs = Math.max(notesFromMs, dropped[1].atMs);
   };
 
   const keep = (key: string, value: V): void => {
     notes.delete(key);
     const dropped = setLatest(values, key, value, maxEntries);
-    if (dropped !== undefined) note(dropped[0], dropped[1].version);
+    if (dropped !== undefined) note(dropped[0], dropped[1].version, true);
   };
 
   const peek = (key: string): V | null | undefined => {
     const value = values.get(key);
-    if (value === undefined) return (absentUntil.get(key) ?? 0) > now() ? null : undefined;
+    if (value === undefined) return absences.has(key) ? null : undefined;
     // Order matters only once something has to go.
     if (values.size >= maxEntries) setLatest(values, key, value, maxEntries);
     return value;
@@ -121,7 +134,7 @@ export function createReplica<V extends { readonly version: bigint }>(options: R
     const known = versionOf(key);
     // A value whose very version was noted may come in; one that is in memory stays.
     if (known !== undefined && (known > value.version || (known === value.version && values.has(key)))) return false;
-    absentUntil.delete(key);
+    absences.delete(key);
     if (wanted || values.has(key) || values.size < maxEntries) keep(key, value);
     else if (known === undefined || known < value.version) note(key, value.version);
     for (const wake of waiting.get(key) ?? []) wake();
@@ -129,14 +142,14 @@ export function createReplica<V extends { readonly version: bigint }>(options: R
   };
 
   const ask = async (key: string, atLeast: bigint, running: { heard: bigint }): Promise<V | undefined> => {
+    // From the question on: the answer may be as old.
+    const absence = absences.fromNow();
     const found = await options.lookUp(key, atLeast);
-    if (versionOf(key) === undefined && running.heard > 0n) note(key, running.heard);
+    if (running.heard > (versionOf(key) ?? 0n)) note(key, running.heard, false);
     if (found !== undefined) take(key, found, true);
     // An event may have come meanwhile, whatever the owner answered.
     const present = values.get(key);
-    if (present === undefined && versionOf(key) === undefined) {
-      setLatest(absentUntil, key, now() + absentTtlMs, maxAbsent);
-    }
+    if (present === undefined && versionOf(key) === undefined) absences.note(key, absence);
     return present;
   };
 
@@ -146,7 +159,7 @@ export function createReplica<V extends { readonly version: bigint }>(options: R
     if (lookups.size >= maxLookups) {
       throw platformError("OVERLOADED", `too many ${name} are being looked up; try again`, { retryAfterMs: 1_000 });
     }
-    const begun = { heard: 0n };
+    const begun = { heard: versionOf(key) ?? 0n };
     const found = ask(key, atLeast, begun).finally(() => lookups.delete(key));
     lookups.set(key, Object.assign(begun, { found }));
     return found;
@@ -154,8 +167,7 @@ export function createReplica<V extends { readonly version: bigint }>(options: R
 
   const refresh = async (key: string, atLeast = 0n): Promise<V | undefined> => {
     for (let attempt = 1; attempt <= MAX_ATTEMPTS; attempt++) {
-      const wanted = larger(atLeast, versionOf(key) ?? 0n);
-      const found = await lookUp(key, wanted);
+      const found = await lookUp(key, larger(atLeast, versionOf(key) ?? 0n));
       if ((found?.version ?? 0n) >= larger(atLeast, versionOf(key) ?? 0n)) return found;
     }
     const message = `version ${atLeast} of what is asked about is not among the ${name} yet; try again`;
@@ -175,12 +187,27 @@ export function createReplica<V extends { readonly version: bigint }>(options: R
       heardFromMs = ms;
     },
     isCurrent(key, version, readAtMs) {
-      const known = versionOf(key);
-      return known === undefined ? readAtMs > Math.max(heardFromMs, notesFromMs) : version >= known;
+      if (version < (versionOf(key) ?? 0n)) return false;
+      if (values.has(key) || notes.get(key)?.highest === true) return true;
+      return readAtMs > Math.max(heardFromMs, notesFromMs);
     },
     get size() {
       return values.size;
     },
+  };
+}
+
+/** The keys that are known not to exist. */
+function createAbsences({ maxAbsent, absentTtlMs, now, steadyMs = () => performance.now() }: ReplicaOptions<unknown>) {
+  const absences = new Map<string, Absence>();
+  return {
+    has(key: string): boolean {
+      const absence = absences.get(key);
+      return absence !== undefined && now() < absence.untilMs && steadyMs() < absence.untilSteadyMs;
+    },
+    fromNow: (): Absence => ({ untilMs: now() + absentTtlMs, untilSteadyMs: steadyMs() + absentTtlMs }),
+    note: (key: string, absence: Absence) => void setLatest(absences, key, absence, maxAbsent),
+    delete: (key: string) => void absences.delete(key),
   };
 }
 

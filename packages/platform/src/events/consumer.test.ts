@@ -109,6 +109,18 @@ describe("a consumer", () => {
     expect(dead.map(({ headers }) => headers.n).toSorted()).toEqual(["1", "2"]);
   });
 
+  test("buries a letter once although its batch comes again cut otherwise, or from within", async () => {
+    const { deliver, dead } = await startConsumer(async (messages) => {
+      if (numbers(messages).includes(3)) throw platformError("DEPENDENCY_UNAVAILABLE", "no database");
+    });
+    const records = [recordOf(0), recordOf(1), { ...recordOf(2), value: Uint8Array.from([255]) }, recordOf(3)];
+    await expect(deliver(batchOf(records))).rejects.toThrow("no database");
+    await deliver(batchOf(records.slice(0, 1)));
+    await expect(deliver(batchOf(records.slice(1)))).rejects.toThrow("no database");
+    await expect(deliver(batchOf(records.slice(2)))).rejects.toThrow("no database");
+    expect(dead.map(({ headers }) => headers.n)).toEqual(["2"]);
+  });
+
   test("tries a failing batch five times, then one by one, and buries only what fails", async () => {
     const applied: number[][] = [];
     const moves: bigint[][] = [];

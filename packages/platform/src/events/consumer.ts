@@ -79,7 +79,7 @@ export function createConsumer<Desc extends DescMessage>(options: ConsumerOption
   });
 }
 
-/** What is remembered of a partition between deliveries of the same records. */
+/** What is remembered of a partition from the position on: how often its next batch failed, and which records are buried. */
 interface Progress {
   firstOffset: bigint;
   failures: number;
@@ -135,12 +135,13 @@ class Consumer<Desc extends DescMessage> {
       this.#options.logger.error({ err: error, topic: batch.topic }, "a batch keeps failing; its events go one by one");
       await this.#applySingly(messages, batch, progress);
     }
-    this.#progress.delete(batch.partition);
+    advance(progress, batch.nextOffset);
   }
 
   #progressOf({ partition, firstOffset }: Batch): Progress {
     const known = this.#progress.get(partition);
-    if (known?.firstOffset === firstOffset) return known;
+    // Deliveries of the same records can be cut differently, or go on from within a batch that was applied in part.
+    if (known !== undefined && known.firstOffset <= firstOffset) return advance(known, firstOffset);
     const progress = { firstOffset, failures: 0, dead: new Set<bigint>() };
     this.#progress.set(partition, progress);
     return progress;
@@ -191,6 +192,7 @@ class Consumer<Desc extends DescMessage> {
 
   async #bury(record: BusRecord, cause: unknown, progress: Progress): Promise<void> {
     const { topic, partition, offset, key, headers, value } = record;
+    if (progress.dead.has(offset)) return;
     const place = { topic, partition, offset: String(offset) };
     this.#options.logger.error(
       { err: cause, ...place },
@@ -214,6 +216,15 @@ class Consumer<Desc extends DescMessage> {
     progress.dead.add(offset);
     this.#deadLetters.add(1, { "messaging.destination.name": topic });
   }
+}
+
+/** Forgets what lies before the position, and the failures once it has moved. */
+function advance(progress: Progress, position: bigint): Progress {
+  if (progress.firstOffset === position) return progress;
+  progress.firstOffset = position;
+  progress.failures = 0;
+  for (const offset of progress.dead) if (offset < position) progress.dead.delete(offset);
+  return progress;
 }
 
 function linkTo(record: BusRecord): Link[] {

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "@jest/globals";
+import fc from "fast-check";
 import type { Catalog } from "../domain/entitlement.ts";
 import { createCatalogCache } from "./catalogs.ts";
 
@@ -28,5 +29,18 @@ describe("createCatalogCache", () => {
     const third = catalog({ version: 3n });
     cache.apply(third);
     expect(cache.of("tradsys").get("trading")).toBe(third);
+  });
+
+  test("ends with the highest version, in whatever order and however often they come", () => {
+    fc.assert(
+      fc.property(fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1 }), (versions) => {
+        const cache = createCatalogCache();
+        for (const [index, version] of versions.entries()) {
+          cache.apply(catalog({ version: BigInt(version) }));
+          const highest = BigInt(Math.max(...versions.slice(0, index + 1)));
+          expect(cache.of("tradsys").get("trading")?.version).toBe(highest);
+        }
+      }),
+    );
   });
 });

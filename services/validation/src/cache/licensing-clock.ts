@@ -20,6 +20,8 @@ export interface LicensingClock {
   latestMs(): number;
   /** Notes that it showed `databaseMs` at some moment between `askedAt` and now. */
   calibrate(askedAt: Moment, databaseMs: number): void;
+  /** Whether it was calibrated. */
+  readonly calibrated: boolean;
   /** This machine's clocks now. */
   now(): Moment;
 }
@@ -29,18 +31,21 @@ export interface LicensingClock {
  * one that was set back, or one that stood still, must not make facts look young.
  */
 export function createLicensingClock(now: () => Moment): LicensingClock {
-  let calibrated: { at: Moment; latestMs: number } | undefined;
+  let last: { at: Moment; latestMs: number } | undefined;
   return {
     now,
     latestMs() {
-      if (calibrated === undefined) return now().wallMs;
-      const elapsed = elapsedMs(calibrated.at, now());
-      return calibrated.latestMs + elapsed + Math.max(0, elapsed - DRIFT_FREE_MS) * MAX_DRIFT;
+      if (last === undefined) return now().wallMs;
+      const elapsed = elapsedMs(last.at, now());
+      return last.latestMs + elapsed + Math.max(0, elapsed - DRIFT_FREE_MS) * MAX_DRIFT;
     },
     calibrate(askedAt, databaseMs) {
       const at = now();
       // Read on the way there, or on the way back: half the round trip is the error to either side.
-      calibrated = { at, latestMs: databaseMs + elapsedMs(askedAt, at) };
+      last = { at, latestMs: databaseMs + elapsedMs(askedAt, at) };
+    },
+    get calibrated() {
+      return last !== undefined;
     },
   };
 }

@@ -90,6 +90,7 @@ export function createSnapshotCache(options: SnapshotCacheOptions): SnapshotCach
     absentTtlMs: config.unknownCustomerTtlMs,
     maxLookups: MAX_LOOKUPS,
     now: licensingClock.latestMs,
+    steadyMs: () => licensingClock.now().steadyMs,
   });
   const told = (entry: Entry | undefined, source: Source): FoundSnapshot => {
     if (entry !== undefined) {
@@ -112,7 +113,11 @@ export function createSnapshotCache(options: SnapshotCacheOptions): SnapshotCach
       if (held === undefined || (held?.version ?? 0n) < atLeast) return lookUp(key, atLeast);
       const known = told(held ?? undefined, "MEMORY");
       if (known.stalenessMs < config.fenceMs) return known;
-      return (await lookUpInTime(() => lookUp(key, atLeast))) ?? known;
+      const asked = await lookUpInTime(() => lookUp(key, atLeast));
+      if (asked !== undefined) return asked;
+      // Meanwhile time has passed, and events may have come, or have driven it out: of what is not in memory none tell.
+      const still = replica.peek(key);
+      return still === undefined ? lookUp(key, atLeast) : told(still ?? undefined, "MEMORY");
     },
     apply(snapshot) {
       const { tenant, customerId, version } = snapshot;
@@ -152,10 +157,11 @@ async function askShared(
 }
 
 async function askLicensing(
-  { licensing, shared, config, logger }: SnapshotCacheOptions,
+  { licensing, licensingClock, shared, config, logger }: SnapshotCacheOptions,
   key: string,
 ): Promise<Entry | undefined> {
   const { tenant, customerId } = splitKey(key);
+  const askedAt = licensingClock.now();
   try {
     const { snapshot } = await licensing.getEntitlementSnapshot(
       { customerId },
@@ -163,6 +169,9 @@ async function askLicensing(
     );
     if (snapshot === undefined) return undefined;
     const readAtMs = snapshot.issuedAt === undefined ? 0 : Math.floor(timestampMs(snapshot.issuedAt));
+    // Until the worker has compared the clocks, which it does only once the log can be reached, how old this is would
+    // be told by a clock that licensing knows nothing of.
+    if (readAtMs > 0 && !licensingClock.calibrated) licensingClock.calibrate(askedAt, readAtMs);
     // Nobody waits for it: a shared cache that can't take it costs others a question, and us nothing.
     void shared.put(key, {
       version: snapshot.version,
