@@ -29,7 +29,7 @@ export function busSettingsOf(env: Environment): BusSettings {
   return set;
 }
 
-/** Licensing's database as the two roles that serve. */
-export function licensingDatabaseOf(env: Environment) {
-  return databaseConfig(parseConfig(databaseSettings, env), "licensing").database;
+/** A service's database as the two roles that serve. */
+export function databaseOf(env: Environment, service: "licensing" | "metering") {
+  return databaseConfig(parseConfig(databaseSettings, env), service).database;
 }

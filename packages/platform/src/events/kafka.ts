@@ -74,6 +74,7 @@ export async function createKafkaBus(options: KafkaBusOptions): Promise<EventBus
       const beat = heartbeatRecord(topic, issuedAt);
       await write(Array.from({ length: partitions }, (_, partition) => ({ ...beat, partition })));
     },
+    id: async () => `kafka:${(await admin.ask((client) => client.describeCluster())).clusterId}`,
     async endOffsets(names) {
       for (const name of names) knownTopic(topics, name);
       const bounds = await admin.bounds(names);
