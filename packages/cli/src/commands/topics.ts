@@ -1,7 +1,8 @@
 import { eventLogUrl } from "@licet/mesh/bus";
+import { kafkaConnection } from "@licet/mesh/kafka-settings";
 import { topics } from "@licet/mesh/topics";
 import type { FoundTopic } from "@licet/platform/events/bus";
-import { createKafkaAdmin, createKafkaClient } from "@licet/platform/events/kafka-client";
+import { createKafkaAdmin, createKafkaClient, firstContact } from "@licet/platform/events/kafka-client";
 import * as kafka from "@licet/platform/events/kafka-topics";
 import * as postgres from "@licet/platform/events/postgres-topics";
 import { createLogger } from "@licet/platform/logging";
@@ -56,12 +57,14 @@ async function inLog<T>(env: Environment, work: (log: Log) => Promise<T>): Promi
     });
   }
   const logger = createLogger({ level: "warn", name: "licet-topics" });
-  const admin = createKafkaAdmin(createKafkaClient({ brokers: settings.KAFKA_BROKERS }, "licet-topics", logger));
+  const connection = await kafkaConnection(settings, settings.KAFKA_BROKERS);
+  const admin = createKafkaAdmin(createKafkaClient(connection, "licet-topics", logger));
+  const ask: typeof admin.ask = (question) => firstContact(connection, () => admin.ask(question));
   try {
     return await work({
-      find: () => admin.ask((client) => kafka.findTopics(client, topics)),
+      find: () => ask((client) => kafka.findTopics(client, topics)),
       async apply() {
-        const applied = await admin.ask((client) => kafka.applyTopics(client, topics));
+        const applied = await ask((client) => kafka.applyTopics(client, topics));
         return applied.flatMap(({ name, change }) => (change === "none" ? [] : [`${change} ${name}`]));
       },
     });

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { join, resolve } from "node:path";
-import type { BusSettings } from "@licet/mesh/bus";
+import type { BusSettings } from "@licet/mesh/settings";
 import { createLifecycle, type Lifecycle } from "@licet/platform/lifecycle";
 import { createLogger, type Logger } from "@licet/platform/logging";
 import { takeDataDir } from "@licet/standalone/data-dir";

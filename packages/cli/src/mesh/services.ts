@@ -1,4 +1,4 @@
-import type { BusSettings } from "@licet/mesh/bus";
+import type { BusSettings } from "@licet/mesh/settings";
 import type { DatabaseServer } from "@licet/standalone/databases";
 import type { Secrets } from "@licet/standalone/secrets";
 

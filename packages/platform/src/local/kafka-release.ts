@@ -38,7 +38,10 @@ export async function fetchKafka(signal: AbortSignal | undefined): Promise<void>
     await writeFile(path.join(work, "pom.xml"), pom);
     const goal = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies";
     const args = ["-q", "-B", goal, "-DincludeScope=runtime", `-DoutputDirectory=${path.join(work, "lib")}`];
-    await runGuarded(["mvn", ...args], { cwd: work, signal });
+    await runGuarded(["mvn", ...args], { cwd: work, signal }).catch((cause: unknown) => {
+      signal?.throwIfAborted();
+      throw new Error(`Kafka ${kafkaVersion} can't be fetched: ${(cause as Error).message}`, { cause });
+    });
     // Another process may have been faster; what it fetched is the same.
     await rename(path.join(work, "lib"), kafkaLibraries).catch((error: unknown) => {
       if (!hasKafka()) throw error;

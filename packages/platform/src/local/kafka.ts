@@ -98,6 +98,7 @@ function serverProperties(logDir: string, port: number, controllerPort: number, 
     "controller.listener.names": "CONTROLLER",
     listeners: [...listeners, `CONTROLLER://127.0.0.1:${controllerPort}`].join(","),
     "advertised.listeners": listeners.join(","),
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL",
     "log.dirs": logDir,
     "auto.create.topics.enable": false,
     "group.initial.rebalance.delay.ms": 0,
@@ -128,7 +129,7 @@ async function format(settings: string, { users = [], signal }: KafkaOptions): P
   const args = ["format", "-t", id, "-c", settings, ...users.flatMap((user) => ["--add-scram", user])];
   await runGuarded(java("kafka.tools.StorageTool", args, 128), { signal }).catch((cause: unknown) => {
     signal?.throwIfAborted();
-    throw new Error("Kafka can't format its storage", { cause });
+    throw new Error(`Kafka can't format its storage: ${(cause as Error).message}`, { cause });
   });
 }
 
