@@ -1,5 +1,6 @@
 /** `licet`: what an operator does with a mesh from the outside. */
 import { parseArgs } from "node:util";
+import { busSettingsOf } from "./settings.ts";
 import { formatRows } from "./table.ts";
 
 const USAGE = `Licet's operator commands.
@@ -42,7 +43,7 @@ async function run(command: string, flags: { readonly from?: string; readonly to
     case "topics list":
       return formatRows((await (await import("./commands/topics.ts")).listTopics(env)).rows);
     case "topics apply":
-      return (await import("./commands/topics.ts")).createTopics(env);
+      return (await import("./commands/topics.ts")).createTopics(busSettingsOf(env));
     case "topics check":
       return formatRows(await (await import("./commands/topics.ts")).checkTopics(env));
     case "events replay":

@@ -13,7 +13,8 @@ export async function requireLog({ bus, db }: Pick<Context, "bus" | "db">): Prom
   if (known === id) return;
   throw new Error(
     `usage was counted from the event log ${known} up to now, and the bus is ${id}: connect it to that log again, or run ` +
-      "`licet events accept-log` to count on from the start of this one; events that are counted already count once",
+      "`licet events accept-log` (for `pnpm mesh`: its flag --accept-log) to count on from the start of this one; events that " +
+      "are counted already count once",
   );
 }
 

@@ -1,5 +1,6 @@
 import { eventLogUrl } from "@licet/mesh/bus";
 import { kafkaConnection } from "@licet/mesh/kafka-settings";
+import type { BusSettings } from "@licet/mesh/settings";
 import { topics } from "@licet/mesh/topics";
 import type { FoundTopic } from "@licet/platform/events/bus";
 import { createKafkaAdmin, createKafkaClient, firstContact } from "@licet/platform/events/kafka-client";
@@ -12,7 +13,7 @@ const DAY_MS = 86_400_000;
 
 /** The topics of the contracts beside what the log has, as a table, and how many are not as they should be. */
 export async function listTopics(env: Environment): Promise<{ rows: string[][]; wrong: number }> {
-  const found = await inLog(env, (log) => log.find());
+  const found = await inLog(busSettingsOf(env), (log) => log.find());
   const rows = found.map(({ spec, partitions }) => [
     spec.name,
     String(spec.partitions),
@@ -35,8 +36,8 @@ export async function checkTopics(env: Environment): Promise<string[][]> {
 }
 
 /** Creates the topics that the log lacks, and in Kafka sets the settings of those that differ. @throws Error when one has another number of partitions. */
-export async function createTopics(env: Environment): Promise<string> {
-  const changes = await inLog(env, (log) => log.apply());
+export async function createTopics(settings: BusSettings): Promise<string> {
+  const changes = await inLog(settings, (log) => log.apply());
   return changes.length === 0 ? "All topics are there.\n" : `${changes.join("\n")}\n`;
 }
 
@@ -47,8 +48,7 @@ interface Log {
   apply(): Promise<string[]>;
 }
 
-async function inLog<T>(env: Environment, work: (log: Log) => Promise<T>): Promise<T> {
-  const settings = busSettingsOf(env);
+async function inLog<T>(settings: BusSettings, work: (log: Log) => Promise<T>): Promise<T> {
   if (settings.KAFKA_BROKERS === undefined) {
     const url = eventLogUrl(settings);
     return work({

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { Kafka, logLevel } from "kafkajs";
-import { findFreePort } from "../free-ports.ts";
+import { findFreePort, isPortFree } from "../free-ports.ts";
 import { killProcesses } from "../processes.ts";
 import { type GuardedProgram, runGuarded, startGuarded } from "./guarded.ts";
 import { fetchKafka, hasKafka, kafkaLibraries } from "./kafka-release.ts";
@@ -63,6 +63,8 @@ export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServe
     await mkdir(dataDir, { recursive: true });
     await killProcesses((command) => command.endsWith(`kafka.Kafka ${settings}`));
     const port = options.port ?? (await findFreePort());
+    // Another Kafka there would be taken for this one.
+    if (!(await isPortFree(port))) throw new Error(`Kafka can't have port ${port}: another program listens on it`);
     const logDir = path.resolve(dataDir, "log");
     await writeFile(settings, serverProperties(logDir, port, await findFreePort(), options));
     if (!existsSync(path.join(logDir, "meta.properties"))) await format(settings, options);
@@ -100,6 +102,9 @@ function serverProperties(logDir: string, port: number, controllerPort: number, 
     "advertised.listeners": listeners.join(","),
     "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SSL:SSL,SASL_SSL:SASL_SSL",
     "log.dirs": logDir,
+    // A start on existing data waits until the session of the broker before it has ended, 9 s by Kafka's own settings.
+    "broker.session.timeout.ms": 3_000,
+    "broker.heartbeat.interval.ms": 500,
     "auto.create.topics.enable": false,
     "group.initial.rebalance.delay.ms": 0,
     "offsets.topic.num.partitions": 4,
@@ -155,7 +160,10 @@ async function answers(address: string): Promise<boolean> {
   const admin = kafka.admin();
   try {
     await admin.connect();
-    return (await admin.describeCluster()).brokers.length > 0;
+    // The first question about a group makes the topic of all groups, the second one fails until that is loaded.
+    await admin.fetchOffsets({ groupId: "licet-start" });
+    await admin.listGroups();
+    return true;
   } catch {
     return false;
   } finally {
