@@ -5,7 +5,7 @@ import { DecisionReason, DecisionSource } from "@licet/contracts/licet/validatio
 import { createLogger } from "@licet/platform/logging";
 import { createRedisCache } from "@licet/platform/shared-cache/redis";
 import type { SharedCache, SharedValue } from "@licet/platform/shared-cache/shared-cache";
-import { describeRedis, startTestRedis } from "@licet/platform/testing/redis";
+import { describeRedis, startRedis } from "@licet/platform/testing/redis";
 import { until } from "@licet/platform/testing/until";
 import {
   catalog,
@@ -133,7 +133,7 @@ describe("a replica with less room than there are customers", () => {
 
 describeRedis("with Redis as shared cache", "own", () => {
   test("its loss, its emptiness and its return reach no caller", async () => {
-    const redis = await startTestRedis();
+    const redis = await startRedis();
     const logger = createLogger({ level: "silent", name: "caches-test" });
     const shared = createRedisCache({ url: redis.url, prefix: "licet:test:", logger });
     try {

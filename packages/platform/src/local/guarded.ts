@@ -1,9 +1,13 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { createInterface } from "node:readline";
+import { setTimeout as delay } from "node:timers/promises";
 
 /** Lines of a program's output that are kept for the message of a failure. */
 const KEPT_LINES = 30;
+
+/** How long to wait for the last of them once the program has ended, in milliseconds. */
+const LAST_LINES_MS = 500;
 
 /** What the guard says first, before the process id. */
 const PID_LINE = /^licet guards (\d+)$/;
@@ -51,11 +55,14 @@ export async function startGuarded(command: readonly string[], options: GuardedO
     options.onLine?.(line);
   });
   child.once("error", started.reject);
-  const ended = once(child, "close").then(([code]) => {
+  const closed = once(child, "close");
+  const ended = once(child, "exit").then(async ([code]) => {
+    // For its last lines. A child of the program that lives on keeps the pipe open.
+    await Promise.race([closed, delay(LAST_LINES_MS)]);
     started.reject(new Error(`${command[0]} was not started: ${output.join("; ")}`));
     return Number(code ?? 255);
   });
-  ended.catch(() => undefined);
+  for (const promise of [closed, ended]) promise.catch(() => undefined);
   const pid = await started.promise;
   const signal = (target: number, name: NodeJS.Signals): void => {
     if (child.exitCode === null && child.signalCode === null) send(target, name);

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from "@jest/globals";
 import { Redis } from "ioredis";
 import { createLogger } from "../logging.ts";
-import { describeRedis, startTestRedis, type TestRedis } from "../testing/redis.ts";
+import { describeRedis, startRedis, type TestRedis } from "../testing/redis.ts";
 import { sharedCacheConformance, sharedValue } from "../testing/shared-cache-conformance.ts";
 import { until } from "../testing/until.ts";
 import { createRedisCache } from "./redis.ts";
@@ -29,7 +29,7 @@ sharedCacheConformance("no cache", false, async () => noSharedCache);
 describeRedis("Redis", "any", () => {
   let own: TestRedis | undefined;
   beforeAll(async () => {
-    if (process.env.REDIS_URL === undefined) own = await startTestRedis();
+    if (process.env.REDIS_URL === undefined) own = await startRedis();
   });
   afterAll(() => own?.kill());
   sharedCacheConformance("Redis", true, () => open(process.env.REDIS_URL ?? own?.url ?? ""));
@@ -39,7 +39,7 @@ describeRedis("a Redis that is harmed", "own", () => {
   let redis: TestRedis;
   let admin: Redis;
   beforeAll(async () => {
-    redis = await startTestRedis();
+    redis = await startRedis();
     admin = new Redis(redis.url);
     admin.on("error", () => undefined);
   });

@@ -1,5 +1,5 @@
 import { describe, test } from "@jest/globals";
-import { type RedisServer, startRedis, whyNoRedis } from "../local/redis.ts";
+import { type RedisServer, startRedis as startServer, whyNoRedis } from "../local/redis.ts";
 
 /** A Redis of a test's own, in memory, that can be made to fail. */
 export interface TestRedis {
@@ -32,8 +32,8 @@ export function describeRedis(name: string, needs: "any" | "own", cases: () => v
 }
 
 /** Starts a Redis on a free port. */
-export async function startTestRedis(): Promise<TestRedis> {
-  let server: RedisServer | undefined = await startRedis();
+export async function startRedis(): Promise<TestRedis> {
+  let server: RedisServer | undefined = await startServer();
   const { url } = server;
   const signal = (name: NodeJS.Signals): void => {
     if (server !== undefined) process.kill(server.pid, name);
@@ -48,7 +48,7 @@ export async function startTestRedis(): Promise<TestRedis> {
       server = undefined;
     },
     async restart() {
-      server = await startRedis({ port: Number(new URL(url).port) });
+      server = await startServer({ port: Number(new URL(url).port) });
     },
   };
 }
