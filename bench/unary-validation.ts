@@ -47,6 +47,7 @@ export async function startValidation(): Promise<{ port: number; credential: str
 const silentBus: EventBus = {
   publish: async () => undefined,
   heartbeat: async () => undefined,
+  id: async () => "none",
   endOffsets: async () => [],
   async subscribe({ topics: [topic = ""], onHeartbeat }) {
     const beat = (): void => {

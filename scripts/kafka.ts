@@ -4,7 +4,8 @@
  * environment: KAFKA_BROKERS=127.0.0.1:PORT.
  */
 import { once } from "node:events";
-import { startKafka, whyNoKafka } from "../packages/platform/src/testing/kafka-server.ts";
+import { startKafka } from "../packages/platform/src/local/kafka.ts";
+import { whyNoKafka } from "../packages/platform/src/local/kafka-release.ts";
 
 const whyNot = whyNoKafka();
 if (whyNot !== undefined) {

@@ -108,6 +108,15 @@ test("events redrive publishes each dead letter again, once, as it was", async (
   });
 }, 60_000);
 
+test("events accept-log lets usage be counted from another log, once", async () => {
+  expect((await licet("events", "accept-log")).stdout).toMatch(/^Usage is counted from postgres:\S+ already\.\n$/);
+  await sql("metering", "INSERT INTO consumer_offset VALUES ('usage-metering', 't', 0, 7)");
+  await sql("bus", "UPDATE log_id SET id = gen_random_uuid()");
+  expect((await licet("events", "accept-log")).stdout).toMatch(/from the start of\n {2}postgres:\S+\nin place of\n/);
+  expect(await sql("metering", "SELECT next_offset FROM consumer_offset")).toEqual([{ next_offset: "0" }]);
+  expect((await licet("events", "accept-log")).stdout).toMatch(/already/);
+}, 60_000);
+
 test("what is not understood is refused in one sentence", async () => {
   expect(await licet("frobnicate")).toMatchObject({
     code: 1,

@@ -119,7 +119,16 @@ function tlsSettings(dataDir: string, authority: TestAuthority): Record<string, 
 function launch(dataDir: string, prefix: string, replicas: number, tls: Record<string, string>): ChildProcess {
   const { KAFKA_BROKERS: _, ...withoutKafka } = process.env;
   const program = fileURLToPath(new URL("../../packages/cli/src/mesh.ts", import.meta.url));
-  const args = ["--json", "--free-ports", "--replicas", String(replicas), "--data-dir", dataDir];
+  const args = [
+    "--json",
+    "--events",
+    "postgres",
+    "--free-ports",
+    "--replicas",
+    String(replicas),
+    "--data-dir",
+    dataDir,
+  ];
   return spawn(process.execPath, ["-C", "licet-src", program, ...args], {
     env: {
       ...withoutKafka,

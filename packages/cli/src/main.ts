@@ -1,5 +1,6 @@
 /** `licet`: what an operator does with a mesh from the outside. */
 import { parseArgs } from "node:util";
+import { busSettingsOf } from "./settings.ts";
 import { formatRows } from "./table.ts";
 
 const USAGE = `Licet's operator commands.
@@ -13,6 +14,8 @@ Usage: licet COMMAND [flags]
   events replay --from PLACE   publish the history again from an event's id on, or
                                from a time such as 2026-11-22T10:00:00Z
   events redrive --topic NAME  publish the dead letters of a topic again to it
+  events accept-log            count usage on from the start of another event log than
+                               before, such as a new Kafka
   operator-key                 issue a key that may create tenants, and print it
 
 Settings come from the environment; docs/settings.md lists them.
@@ -40,13 +43,15 @@ async function run(command: string, flags: { readonly from?: string; readonly to
     case "topics list":
       return formatRows((await (await import("./commands/topics.ts")).listTopics(env)).rows);
     case "topics apply":
-      return (await import("./commands/topics.ts")).createTopics(env);
+      return (await import("./commands/topics.ts")).createTopics(busSettingsOf(env));
     case "topics check":
       return formatRows(await (await import("./commands/topics.ts")).checkTopics(env));
     case "events replay":
       return (await import("./commands/replay.ts")).replayEvents(required("--from", flags.from), env);
     case "events redrive":
       return (await import("./commands/redrive.ts")).redrive(required("--topic", flags.topic), env);
+    case "events accept-log":
+      return (await import("./commands/accept-log.ts")).acceptLog(env);
     case "operator-key":
       return (await import("./commands/operator-key.ts")).issueOperatorKey(env);
     default:

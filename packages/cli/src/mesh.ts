@@ -1,11 +1,17 @@
 /** `pnpm mesh`: all services as processes on this host. */
 
-import { databaseSettings, processSettings } from "@licet/mesh/settings";
-import { parseConfig } from "@licet/platform/config";
+import { kafkaFields, withKafkaRules } from "@licet/mesh/kafka-settings";
+import { databaseSettings } from "@licet/mesh/settings";
+import { ConfigError, parseConfig } from "@licet/platform/config";
+import { settings as validationSettings } from "@licet/validation/config";
 import { z } from "zod";
 import { readArguments, USAGE } from "./mesh/arguments.ts";
 import { createMesh } from "./mesh/mesh.ts";
 import { formatTable } from "./mesh/report.ts";
+
+const { DATABASE_URL, LICET_DATABASE_PREFIX } = databaseSettings.shape;
+const { REDIS_URL } = validationSettings.shape;
+const meshSettings = withKafkaRules(z.object({ ...kafkaFields, DATABASE_URL, LICET_DATABASE_PREFIX, REDIS_URL }));
 
 const startedAt = performance.now();
 try {
@@ -17,14 +23,15 @@ try {
 }
 
 async function run(args: NonNullable<ReturnType<typeof readArguments>>): Promise<void> {
-  const { DATABASE_URL, LICET_DATABASE_PREFIX } = databaseSettings.shape;
-  const { KAFKA_BROKERS } = processSettings.shape;
-  const settings = parseConfig(z.object({ DATABASE_URL, LICET_DATABASE_PREFIX, KAFKA_BROKERS }), process.env);
-  const mesh = createMesh(args, {
-    databaseUrl: settings.DATABASE_URL,
-    databasePrefix: settings.LICET_DATABASE_PREFIX,
-    kafkaBrokers: settings.KAFKA_BROKERS,
-  });
+  const settings = parseConfig(meshSettings, process.env);
+  if (args.events === "postgres" && settings.KAFKA_BROKERS !== undefined) {
+    throw new ConfigError([
+      "--events: is postgres, although KAFKA_BROKERS is set; it should be kafka, or one of both left away",
+    ]);
+  }
+  const { DATABASE_URL: databaseUrl, LICET_DATABASE_PREFIX: databasePrefix, REDIS_URL: redisUrl, ...kafka } = settings;
+  const notify = (sentence: string) => void process.stderr.write(`licet mesh: ${sentence}\n`);
+  const mesh = createMesh(args, { databaseUrl, databasePrefix, redisUrl, kafka, notify });
   let ending = false;
   const end = async (exitCode: number) => {
     if (ending) return;

@@ -43,7 +43,8 @@ export function settingsReference(): string {
     "An empty variable counts as absent. What is wrong is refused at the start, all of it at once.",
     "",
     "`pnpm mesh` sets these for the processes that it starts, and passes on what it finds. `pnpm licet` reads `DATABASE_URL`,",
-    "`LICET_DATABASE_PREFIX`, `EVENT_LOG_URL`, `DATABASE_APP_URL` and `DATABASE_SYSTEM_URL` (licensing's) as the services do.",
+    "`LICET_DATABASE_PREFIX`, `EVENT_LOG_URL`, `KAFKA_*`, and `DATABASE_APP_URL` and `DATABASE_SYSTEM_URL` (licensing's; usage",
+    "metering's for `events accept-log`) as the services do.",
     "",
     ...sections.flatMap(({ title, about, schema, except }) => [
       `## ${title}`,

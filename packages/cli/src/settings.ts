@@ -1,5 +1,4 @@
-import type { BusSettings } from "@licet/mesh/bus";
-import { databaseConfig, databaseSettings, processSettings } from "@licet/mesh/settings";
+import { type BusSettings, busSettings, databaseConfig, databaseSettings } from "@licet/mesh/settings";
 import { parseConfig } from "@licet/platform/config";
 import { z } from "zod";
 
@@ -8,8 +7,6 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 
 const { DATABASE_URL, LICET_DATABASE_PREFIX } = databaseSettings.shape;
 const administrator = z.object({ DATABASE_URL, LICET_DATABASE_PREFIX });
-const { KAFKA_BROKERS, EVENT_LOG_URL } = processSettings.shape;
-const bus = z.object({ KAFKA_BROKERS, EVENT_LOG_URL, DATABASE_URL, LICET_DATABASE_PREFIX });
 
 /** The administrator's URL and the prefix of the databases. @throws Error when there is none. */
 export function administratorOf(env: Environment): { adminUrl: string; prefix: string } {
@@ -22,14 +19,14 @@ export function administratorOf(env: Environment): { adminUrl: string; prefix: s
 
 /** Where the events are. @throws Error when nothing says so. */
 export function busSettingsOf(env: Environment): BusSettings {
-  const set = parseConfig(bus, env);
+  const set = parseConfig(busSettings, env);
   if ((set.KAFKA_BROKERS ?? set.EVENT_LOG_URL ?? set.DATABASE_URL) === undefined) {
     throw new Error("KAFKA_BROKERS, EVENT_LOG_URL and DATABASE_URL are missing: one of them says where the events are");
   }
   return set;
 }
 
-/** Licensing's database as the two roles that serve. */
-export function licensingDatabaseOf(env: Environment) {
-  return databaseConfig(parseConfig(databaseSettings, env), "licensing").database;
+/** A service's database as the two roles that serve. */
+export function databaseOf(env: Environment, service: "licensing" | "metering") {
+  return databaseConfig(parseConfig(databaseSettings, env), service).database;
 }

@@ -3,14 +3,9 @@ import type { EventBus } from "@licet/platform/events/bus";
 import { createKafkaBus } from "@licet/platform/events/kafka";
 import { createPostgresBus } from "@licet/platform/events/postgres";
 import type { Logger } from "@licet/platform/logging";
-import type { ProcessSettings } from "./settings.ts";
+import { kafkaConnection } from "./kafka-settings.ts";
+import type { BusSettings } from "./settings.ts";
 import { topics } from "./topics.ts";
-
-/** The settings that say where the events go. */
-export type BusSettings = Pick<
-  ProcessSettings,
-  "KAFKA_BROKERS" | "EVENT_LOG_URL" | "DATABASE_URL" | "LICET_DATABASE_PREFIX"
->;
 
 /** The name of the event log's database behind the prefix. */
 export const BUS_DATABASE = "bus";
@@ -19,11 +14,13 @@ export const BUS_DATABASE = "bus";
  * Opens the event bus that the settings name: the only place that decides between buses.
  *
  * @param clientId what this process is called in the brokers' logs, such as `licet-validation`.
- * @throws Error when it can't be reached, or has topics of another shape than the contracts.
+ * @throws Error when it can't be reached, refuses the log-in or has topics of another shape than the contracts.
  */
-export function openBus(settings: BusSettings, clientId: string, logger: Logger): Promise<EventBus> {
+export async function openBus(settings: BusSettings, clientId: string, logger: Logger): Promise<EventBus> {
   const { KAFKA_BROKERS: brokers } = settings;
-  if (brokers !== undefined) return createKafkaBus({ connection: { brokers }, clientId, topics, logger });
+  if (brokers !== undefined) {
+    return createKafkaBus({ connection: await kafkaConnection(settings, brokers), clientId, topics, logger });
+  }
   return createPostgresBus({ url: eventLogUrl(settings), topics, logger });
 }
 

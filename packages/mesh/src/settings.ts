@@ -2,6 +2,7 @@ import { parseApiKey } from "@licet/platform/credentials";
 import { roles, roleUrl } from "@licet/platform/database/roles";
 import { readTlsFiles, type TlsIdentity } from "@licet/platform/rpc/tls";
 import { z } from "zod";
+import { kafkaFields, withKafkaRules } from "./kafka-settings.ts";
 
 // Every setting has a `title`, what it is for, and a `description`, what would be right; the reference in
 // docs/settings.md is printed from both.
@@ -63,6 +64,22 @@ const databasePrefix = z
     description: "lower case letters, digits and underscores",
   });
 
+const busFields = {
+  ...kafkaFields,
+  EVENT_LOG_URL: postgresUrl(
+    "Without Kafka: the event log in Postgres, as the system role; derived from DATABASE_URL without it.",
+    "postgres://licet_system:password@localhost:5432/licet_bus",
+  ),
+  DATABASE_URL: databaseUrl,
+  LICET_DATABASE_PREFIX: databasePrefix,
+};
+
+/** Where the events are: Kafka, or the log in Postgres. */
+export const busSettings = withKafkaRules(z.object(busFields));
+
+/** Values of {@link busSettings}. */
+export type BusSettings = z.output<typeof busSettings>;
+
 const settings = z.object({
   LICET_HOST: z
     .string()
@@ -101,21 +118,7 @@ const settings = z.object({
       title: "The name that the certificates of services must carry; the host of their address without it.",
       description: "a DNS name; needed where addresses are given by number",
     }),
-  KAFKA_BROKERS: z
-    .string()
-    .regex(/^[^\s,:]+:\d+(,[^\s,:]+:\d+)*$/, "is no list of brokers")
-    .transform((text): readonly string[] => text.split(","))
-    .optional()
-    .meta({
-      title: "Some brokers of the Kafka that carries the events; the event log in Postgres without it.",
-      description: "`host:port`, or many separated by commas",
-    }),
-  EVENT_LOG_URL: postgresUrl(
-    "Without Kafka: the event log in Postgres, as the system role; derived from DATABASE_URL without it.",
-    "postgres://licet_system:password@localhost:5432/licet_bus",
-  ),
-  DATABASE_URL: databaseUrl,
-  LICET_DATABASE_PREFIX: databasePrefix,
+  ...busFields,
   MAX_CONCURRENT: z.coerce
     .number("is no number")
     .pipe(z.int("is no whole number").min(1, "is less than 1").max(10_000, "is too large"))
@@ -134,7 +137,7 @@ const settings = z.object({
 });
 
 /** What every service that runs as a process of its own can be told. */
-export const processSettings = settings
+export const processSettings = withKafkaRules(settings)
   .refine((set) => (set.KAFKA_BROKERS ?? set.EVENT_LOG_URL ?? set.DATABASE_URL) !== undefined, {
     path: ["EVENT_LOG_URL"],
     error: "is missing, and KAFKA_BROKERS and DATABASE_URL too",

@@ -24,7 +24,7 @@ export async function findFreePorts(count: number): Promise<number[]> {
     if (tried > LAST - FIRST) throw new Error(`there are no ${count} free TCP ports between ${FIRST} and ${LAST}`);
     const port = FIRST + next;
     next = (next + 1) % (LAST - FIRST + 1);
-    if (await isFree(port)) found.push(port);
+    if (await isPortFree(port)) found.push(port);
   }
   return found;
 }
@@ -36,7 +36,8 @@ export async function findFreePort(): Promise<number> {
   return port;
 }
 
-async function isFree(port: number): Promise<boolean> {
+/** Whether nobody listens on a TCP port of 127.0.0.1. */
+export async function isPortFree(port: number): Promise<boolean> {
   const server = createServer();
   try {
     await once(server.listen({ host: "127.0.0.1", port }), "listening");

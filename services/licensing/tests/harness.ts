@@ -40,6 +40,7 @@ function rememberingBus(published: OutgoingRecord[]): EventBus {
   return {
     publish: async (records) => void published.push(...records),
     heartbeat: async () => undefined,
+    id: async () => "none",
     endOffsets: async () => [],
     subscribe: () => Promise.reject(new Error("licensing subscribes to nothing")),
     stop: async () => undefined,

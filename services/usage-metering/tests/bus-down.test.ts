@@ -1,16 +1,10 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "@jest/globals";
-import { whyNoKafka } from "@licet/platform/testing/kafka-server";
+import { describeOwnKafka } from "@licet/platform/testing/kafka";
 import { until } from "@licet/platform/testing/until";
 import { type FaultyLog, faultyKafka, faultyPostgres, openLog } from "./faulty-log.ts";
 import { type Harness, type HarnessOptions, startHarness } from "./harness.ts";
 import { differences, expectRefusal, newIds, newJournal, none, spooled, tenant, track } from "./journal.ts";
 import { startVictim } from "./victim-process.ts";
-
-const whyNot = whyNoKafka();
-if (whyNot !== undefined) {
-  if (process.env.LICET_REQUIRE?.split(",").includes("kafka")) throw new Error(`LICET_REQUIRE names kafka: ${whyNot}`);
-  process.stdout.write(`skipped: usage while Kafka is down (${whyNot})\n`);
-}
 
 /** Fetching Kafka for the first time and starting it. */
 const START_MS = 300_000;
@@ -18,7 +12,7 @@ const START_MS = 300_000;
 const TEST_MS = 150_000;
 
 describe("on the Postgres log", () => whileDown(faultyPostgres));
-(whyNot === undefined ? describe : describe.skip)("on Kafka", () => whileDown(faultyKafka));
+describeOwnKafka("on Kafka", () => whileDown(faultyKafka));
 
 function whileDown(startLog: () => Promise<FaultyLog>): void {
   let log: FaultyLog;

@@ -5,9 +5,9 @@ import { topicOf } from "@licet/platform/events/cloudevent";
 import { createKafkaBus } from "@licet/platform/events/kafka";
 import { createKafkaAdmin, createKafkaClient } from "@licet/platform/events/kafka-client";
 import { applyTopics } from "@licet/platform/events/kafka-topics";
+import { startKafka } from "@licet/platform/local/kafka";
 import { createLogger } from "@licet/platform/logging";
 import { testServerUrl } from "@licet/platform/testing/database";
-import { startKafka } from "@licet/platform/testing/kafka-server";
 import { type FaultProxy, startFaultProxy } from "@licet/platform/testing/proxy";
 import { openPostgresLog, throughProxy } from "./harness.ts";
 

@@ -3,7 +3,7 @@ import { createLicensing } from "@licet/licensing";
 import { openBus } from "@licet/mesh/bus";
 import { generateApiKey } from "@licet/platform/credentials";
 import { createLogger } from "@licet/platform/logging";
-import { busSettingsOf, type Environment, licensingDatabaseOf } from "../settings.ts";
+import { busSettingsOf, databaseOf, type Environment } from "../settings.ts";
 
 /**
  * Issues an API key by which tenants are created: the first key of a new mesh. It is shown once and stored nowhere.
@@ -11,7 +11,7 @@ import { busSettingsOf, type Environment, licensingDatabaseOf } from "../setting
  * @returns the key and a line feed.
  */
 export async function issueOperatorKey(env: Environment): Promise<string> {
-  const database = licensingDatabaseOf(env);
+  const database = databaseOf(env, "licensing");
   const logger = createLogger({ level: "warn", name: "licet-operator-key" });
   const bus = await openBus(busSettingsOf(env), "licet-operator-key", logger);
   // Nothing is sealed here, so any master key does; and nothing is started: the mesh's relay tells of the new key.

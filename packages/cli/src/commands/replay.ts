@@ -1,10 +1,10 @@
 import { type ReplayFrom, replay } from "@licet/platform/events/outbox";
-import { type Environment, licensingDatabaseOf } from "../settings.ts";
+import { databaseOf, type Environment } from "../settings.ts";
 
 /** Marks the history from a place on as pending again. @param place an event's id, or a time in RFC 3339. */
 export async function replayEvents(place: string, env: Environment): Promise<string> {
   const from = parsePlace(place);
-  const { events, firstId } = await replay(licensingDatabaseOf(env).systemUrl, from);
+  const { events, firstId } = await replay(databaseOf(env, "licensing").systemUrl, from);
   if (firstId === undefined) return `No event of the history lies at or behind ${place}: nothing is published again.\n`;
   return `${events} events from id ${firstId} on are pending; licensing publishes them within moments.\n`;
 }

@@ -1,7 +1,9 @@
 import { eventLogUrl } from "@licet/mesh/bus";
+import { kafkaConnection } from "@licet/mesh/kafka-settings";
+import type { BusSettings } from "@licet/mesh/settings";
 import { topics } from "@licet/mesh/topics";
 import type { FoundTopic } from "@licet/platform/events/bus";
-import { createKafkaAdmin, createKafkaClient } from "@licet/platform/events/kafka-client";
+import { createKafkaAdmin, createKafkaClient, firstContact } from "@licet/platform/events/kafka-client";
 import * as kafka from "@licet/platform/events/kafka-topics";
 import * as postgres from "@licet/platform/events/postgres-topics";
 import { createLogger } from "@licet/platform/logging";
@@ -11,7 +13,7 @@ const DAY_MS = 86_400_000;
 
 /** The topics of the contracts beside what the log has, as a table, and how many are not as they should be. */
 export async function listTopics(env: Environment): Promise<{ rows: string[][]; wrong: number }> {
-  const found = await inLog(env, (log) => log.find());
+  const found = await inLog(busSettingsOf(env), (log) => log.find());
   const rows = found.map(({ spec, partitions }) => [
     spec.name,
     String(spec.partitions),
@@ -34,8 +36,8 @@ export async function checkTopics(env: Environment): Promise<string[][]> {
 }
 
 /** Creates the topics that the log lacks, and in Kafka sets the settings of those that differ. @throws Error when one has another number of partitions. */
-export async function createTopics(env: Environment): Promise<string> {
-  const changes = await inLog(env, (log) => log.apply());
+export async function createTopics(settings: BusSettings): Promise<string> {
+  const changes = await inLog(settings, (log) => log.apply());
   return changes.length === 0 ? "All topics are there.\n" : `${changes.join("\n")}\n`;
 }
 
@@ -46,8 +48,7 @@ interface Log {
   apply(): Promise<string[]>;
 }
 
-async function inLog<T>(env: Environment, work: (log: Log) => Promise<T>): Promise<T> {
-  const settings = busSettingsOf(env);
+async function inLog<T>(settings: BusSettings, work: (log: Log) => Promise<T>): Promise<T> {
   if (settings.KAFKA_BROKERS === undefined) {
     const url = eventLogUrl(settings);
     return work({
@@ -56,12 +57,14 @@ async function inLog<T>(env: Environment, work: (log: Log) => Promise<T>): Promi
     });
   }
   const logger = createLogger({ level: "warn", name: "licet-topics" });
-  const admin = createKafkaAdmin(createKafkaClient({ brokers: settings.KAFKA_BROKERS }, "licet-topics", logger));
+  const connection = await kafkaConnection(settings, settings.KAFKA_BROKERS);
+  const admin = createKafkaAdmin(createKafkaClient(connection, "licet-topics", logger));
+  const ask: typeof admin.ask = (question) => firstContact(connection, () => admin.ask(question));
   try {
     return await work({
-      find: () => admin.ask((client) => kafka.findTopics(client, topics)),
+      find: () => ask((client) => kafka.findTopics(client, topics)),
       async apply() {
-        const applied = await admin.ask((client) => kafka.applyTopics(client, topics));
+        const applied = await ask((client) => kafka.applyTopics(client, topics));
         return applied.flatMap(({ name, change }) => (change === "none" ? [] : [`${change} ${name}`]));
       },
     });

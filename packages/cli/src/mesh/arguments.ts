@@ -10,6 +10,10 @@ export interface Arguments {
   /** Whether everything that the run leaves on the disk is removed at its end. */
   readonly ephemeral: boolean;
   readonly seed: boolean;
+  /** What carries the events. */
+  readonly events: "kafka" | "postgres";
+  /** Whether usage is counted on from another event log than before. */
+  readonly acceptLog: boolean;
   /** Ports that the system chooses, in place of the usual ones. */
   readonly freePorts: boolean;
   /** One line of JSON in place of the table. */
@@ -20,7 +24,8 @@ export interface Arguments {
 const MAX_REPLICAS = 16;
 
 /** What `--help` prints. */
-export const USAGE = `The mesh on one host: each service as processes of its own, on one Postgres.
+export const USAGE = `The mesh on one host: each service as processes of its own, with its own Kafka,
+Redis and Postgres, or those given by the environment.
 
 Usage: pnpm mesh [flags]
 
@@ -28,6 +33,9 @@ Usage: pnpm mesh [flags]
                          each service); may be repeated. Services:
                          ${serviceNames.join(", ")}
   --data-dir DIR         folder for the data and mesh.json (default .licet)
+  --events postgres      let the events go through Postgres in place of Kafka
+  --accept-log           count usage on from the start of another Kafka than
+                         before
   --ephemeral            use a new data folder and remove it at the end
   --no-seed              do not load the demo data
   --free-ports           let the system choose the ports
@@ -36,15 +44,16 @@ Usage: pnpm mesh [flags]
 
 Environment:
 
-  DATABASE_URL           administrator's URL of a Postgres 15 or newer; without it
-                         an embedded one is started
-  KAFKA_BROKERS          the Kafka that carries the events, such as \`pnpm kafka\`
-                         starts; without it they go through Postgres. That one
-                         forgets at its end: use --ephemeral with it
+  DATABASE_URL           administrator's URL of a Postgres 15 or newer; without
+                         it an embedded one is started
+  KAFKA_BROKERS          the Kafka that carries the events; without it one is
+                         started, which needs Java 17, and Maven the first time
+  REDIS_URL              the cache that the replicas share; without it a Redis
+                         is started where redis-server is installed
   LICET_DATABASE_PREFIX  prefix of the databases' names (default licet)
 
-Everything else in the environment is passed on to the services; docs/settings.md
-lists what they can be told.
+Everything else in the environment is passed on to the services;
+docs/settings.md lists what they can be told.
 `;
 
 /**
@@ -68,12 +77,18 @@ export function readArguments(args: readonly string[]): Arguments | undefined {
     }
     for (const service of named) replicas[service] = number;
   }
+  const { events } = given;
+  if (events !== "kafka" && events !== "postgres") {
+    problems.push(`--events: ${JSON.stringify(events)} is not understood; it should be kafka or postgres`);
+  }
   if (problems.length > 0) throw new ConfigError(problems);
   return {
     replicas,
     dataDir: given["data-dir"],
     ephemeral: given.ephemeral,
     seed: !given["no-seed"],
+    events: events === "postgres" ? "postgres" : "kafka",
+    acceptLog: given["accept-log"],
     freePorts: given["free-ports"],
     json: given.json,
   };
@@ -87,6 +102,8 @@ function parse(args: readonly string[]) {
       options: {
         replicas: { type: "string", multiple: true, default: [] },
         "data-dir": { type: "string", default: ".licet" },
+        events: { type: "string", default: "kafka" },
+        "accept-log": { type: "boolean", default: false },
         ephemeral: { type: "boolean", default: false },
         "no-seed": { type: "boolean", default: false },
         "free-ports": { type: "boolean", default: false },

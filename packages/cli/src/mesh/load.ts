@@ -9,6 +9,7 @@ import { createInsider } from "@licet/standalone/insider";
 import { ensureKeys } from "@licet/standalone/keys";
 import type { ApiKeys } from "@licet/standalone/run-file";
 import { createUsageMetering } from "@licet/usage-metering";
+import { acceptLog as acceptEventLog } from "@licet/usage-metering/log";
 import type { Shared } from "./services.ts";
 
 const MAX_CONNECTIONS = 4;
@@ -18,6 +19,8 @@ export interface LoadOptions {
   readonly shared: Shared;
   /** Whether the demo data is loaded. */
   readonly seed: boolean;
+  /** Whether usage is counted on from this event log, whichever it was before. */
+  readonly acceptLog: boolean;
   /** Keys of an earlier run; those that still work are kept. */
   readonly known: ApiKeys;
   readonly logger: Logger;
@@ -31,7 +34,7 @@ export interface LoadOptions {
  *
  * @returns the keys, by tenant and role.
  */
-export async function loadMesh({ shared, seed, known, logger, signal }: LoadOptions): Promise<ApiKeys> {
+export async function loadMesh({ shared, seed, acceptLog, known, logger, signal }: LoadOptions): Promise<ApiKeys> {
   const { databases, secrets, meshKey } = shared;
   const roleUrls = (name: "licensing" | "metering") => ({
     appUrl: databases.url(name, "licet_app"),
@@ -42,6 +45,7 @@ export async function loadMesh({ shared, seed, known, logger, signal }: LoadOpti
   const licensing = createLicensing({ database: roleUrls("licensing"), ...limits, ...secrets }, { bus, logger });
   const metering = createUsageMetering({ database: roleUrls("metering"), ...limits }, { bus, logger });
   try {
+    if (acceptLog) await acceptEventLog(roleUrls("metering").systemUrl, await bus.id());
     const insider = createInsider([...licensing.bindings, ...metering.bindings], logger);
     const seeded = seed
       ? await (await import("@licet/standalone/seed")).seed({ insider, now: new Date(), signal })

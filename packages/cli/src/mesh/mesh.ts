@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { join, resolve } from "node:path";
-import type { BusSettings } from "@licet/mesh/bus";
+import type { KafkaSettings } from "@licet/mesh/kafka-settings";
+import type { BusSettings } from "@licet/mesh/settings";
 import { createLifecycle, type Lifecycle } from "@licet/platform/lifecycle";
 import { createLogger, type Logger } from "@licet/platform/logging";
 import { takeDataDir } from "@licet/standalone/data-dir";
@@ -9,10 +10,12 @@ import { writePrivateJson } from "@licet/standalone/files";
 import { loadSecrets } from "@licet/standalone/secrets";
 import { createTopics } from "../commands/topics.ts";
 import type { Arguments } from "./arguments.ts";
+import { formerReplicasEnded } from "./former.ts";
 import { loadMesh } from "./load.ts";
 import { planReplicas } from "./ports.ts";
 import { type Replica, startReplica } from "./replica.ts";
-import { type MeshInfo, readKnownKeys } from "./report.ts";
+import { type MeshInfo, readFormer } from "./report.ts";
+import { checkKafka, openKafka, openRedis } from "./servers.ts";
 import { addressOf, environmentOf, type Shared, serviceNames } from "./services.ts";
 
 /** What the environment says about the mesh itself. */
@@ -20,8 +23,12 @@ export interface MeshSettings {
   /** Administrator's URL; undefined: an embedded Postgres. */
   readonly databaseUrl: string | undefined;
   readonly databasePrefix: string;
-  /** The Kafka that carries the events; undefined: the event log in Postgres. */
-  readonly kafkaBrokers: readonly string[] | undefined;
+  /** How a given Kafka is reached; without brokers one is started. */
+  readonly kafka: KafkaSettings;
+  /** A given Redis; undefined: one is started. */
+  readonly redisUrl: string | undefined;
+  /** Tells the user something while it starts. */
+  notify(sentence: string): void;
 }
 
 /** All services as processes of their own. */
@@ -64,12 +71,12 @@ interface Parts {
 
 async function start(parts: Parts): Promise<{ info: MeshInfo; path: string }> {
   const { args, settings, logger, lifecycle, signal, fail } = parts;
-  const plans = await planReplicas(args.replicas, args.freePorts);
-  // Offsets that usage metering keeps belong to one bus: data of the one must not be continued with the other.
-  const folder = join(args.dataDir, settings.kafkaBrokers ? "mesh-kafka" : "mesh");
-  const dataDir = await takeDataDir(args.ephemeral ? undefined : folder, args.ephemeral);
+  if (args.events === "kafka") checkKafka(settings.kafka);
+  const dataDir = await takeDataDir(args.ephemeral ? undefined : join(args.dataDir, folderOf(parts)), args.ephemeral);
   lifecycle.defer("data folder", () => dataDir.release());
   const path = args.ephemeral ? join(dataDir.path, "mesh.json") : resolve(args.dataDir, "mesh.json");
+  await formerReplicasEnded(path);
+  const plans = await planReplicas(args.replicas, args.freePorts);
   const secrets = await loadSecrets(dataDir.path);
   const databases = await openDatabaseServer({
     ...settings,
@@ -83,16 +90,19 @@ async function start(parts: Parts): Promise<{ info: MeshInfo; path: string }> {
     },
   });
   signal.throwIfAborted();
-  const bus: BusSettings = {
-    KAFKA_BROKERS: settings.kafkaBrokers,
-    EVENT_LOG_URL: settings.kafkaBrokers ? undefined : databases.url("bus", "licet_system"),
-    DATABASE_URL: undefined,
-    LICET_DATABASE_PREFIX: settings.databasePrefix,
-  };
-  if (settings.kafkaBrokers) await createTopics({ KAFKA_BROKERS: settings.kafkaBrokers.join(",") });
+  const servers = { ...parts, dataDir: dataDir.path, freePorts: args.freePorts, notify: settings.notify };
+  const place = { DATABASE_URL: undefined, LICET_DATABASE_PREFIX: settings.databasePrefix };
+  const bus: BusSettings =
+    args.events === "kafka"
+      ? { ...place, ...(await openKafka(settings.kafka, servers)) }
+      : { ...place, EVENT_LOG_URL: databases.url("bus", "licet_system") };
+  if (args.events === "kafka") await createTopics(bus);
+  signal.throwIfAborted();
+  const redisUrl = await openRedis(settings.redisUrl, servers);
   const meshKey = randomBytes(32).toString("base64url");
-  const shared: Shared = { databases, secrets, plans, bus, meshKey };
-  const apiKeys = await loadMesh({ shared, seed: args.seed, known: await readKnownKeys(path), logger, signal });
+  const shared: Shared = { databases, secrets, plans, bus, redisUrl, meshKey };
+  const { apiKeys: known } = await readFormer(path);
+  const apiKeys = await loadMesh({ shared, seed: args.seed, acceptLog: args.acceptLog, known, logger, signal });
   signal.throwIfAborted();
 
   const describe = (replicas: readonly Replica[]): MeshInfo => ({
@@ -103,11 +113,18 @@ async function start(parts: Parts): Promise<{ info: MeshInfo; path: string }> {
       return ready ? [{ ...ready, number: replica.plan.number }] : [];
     }),
     databaseUrl: databases.adminUrl,
-    kafkaBrokers: settings.kafkaBrokers,
+    kafkaBrokers: bus.KAFKA_BROKERS,
+    redisUrl,
     apiKeys,
   });
   const replicas = await startAll(parts, shared, (running) => writePrivateJson(path, describe(running)));
   return { info: describe(replicas), path };
+}
+
+/** What is in the data folder belongs to one event log and must not be continued with another one. */
+function folderOf({ args, settings }: Parts): string {
+  if (args.events === "postgres") return "mesh";
+  return settings.kafka.KAFKA_BROKERS === undefined ? "mesh-kafka" : "mesh-given-kafka";
 }
 
 /** Starts all replicas and resolves when each serves. `write` is told whenever all serve, one write after the other. */

@@ -8,7 +8,7 @@ import type { Logger } from "@licet/platform/logging";
 import type { Plan } from "./services.ts";
 
 /** A replica that has not ended by itself so long after SIGTERM, in milliseconds, is killed. */
-const STOP_WITHIN_MS = 15_000;
+export const STOP_WITHIN_MS = 15_000;
 /** Starts in a row that may fail before the mesh gives up. */
 const MAX_FAILED_STARTS = 5;
 /** The pause before a replica is started again, in milliseconds, doubled with each failed start. */

@@ -17,17 +17,23 @@ export interface MeshInfo {
   readonly databaseUrl: string;
   /** Where the events are; undefined: in the same Postgres. */
   readonly kafkaBrokers: readonly string[] | undefined;
+  /** The cache that the replicas share; undefined: none. */
+  readonly redisUrl: string | undefined;
   readonly apiKeys: ApiKeys;
 }
 
-const schema = z.object({ apiKeys: z.record(z.string(), z.record(z.string(), z.string())) });
+const former = z.object({
+  pid: z.number().optional(),
+  replicas: z.array(z.object({ pid: z.number() })).default([]),
+  apiKeys: z.record(z.string(), z.record(z.string(), z.string())).default({}),
+});
 
-/** The API keys that an earlier run wrote; none when there was none or the file is damaged: they are then issued anew. */
-export async function readKnownKeys(path: string): Promise<ApiKeys> {
+/** What an earlier run wrote; nothing when there was none or the file is damaged: keys are then issued anew. */
+export async function readFormer(path: string): Promise<z.output<typeof former>> {
   try {
-    return schema.parse(JSON.parse((await readIfPresent(path)) ?? "{}")).apiKeys;
+    return former.parse(JSON.parse((await readIfPresent(path)) ?? "{}"));
   } catch {
-    return {};
+    return former.parse({});
   }
 }
 
@@ -35,7 +41,7 @@ const METHOD = "licet.validation.v1.ValidationService/ValidateFeature";
 
 /** What a person sees when the mesh is ready. Lines fit into 80 columns. */
 export function formatTable(info: MeshInfo, path: string, elapsedMs: number): string {
-  const host = (url: string) => new URL(url).host;
+  const host = (url: string) => new URL(url.replace(/^[a-z]+:/, "http:")).host;
   const header = ["SERVICE", "", "GRPC", "WEB", "METRICS", "PID"];
   const rows = info.replicas.map(({ service, number, grpcUrl, webUrl, metricsUrl, pid }) =>
     [service, number, host(grpcUrl), host(webUrl), host(metricsUrl), pid].map(String),
@@ -46,13 +52,20 @@ export function formatTable(info: MeshInfo, path: string, elapsedMs: number): st
     "",
     formatRows([header, ...rows]).trimEnd(),
     "",
-    `Postgres             ${host(info.databaseUrl.replace(/^postgres(ql)?:/, "http:"))}`,
-    `Events               ${info.kafkaBrokers ? `Kafka at ${info.kafkaBrokers.join(", ")}` : "in Postgres"}`,
+    `Postgres             ${host(info.databaseUrl)}`,
+    `Events               ${info.kafkaBrokers ? `Kafka at ${brief(info.kafkaBrokers)}` : "in Postgres"}`,
+    `Shared cache         ${info.redisUrl ? `Redis at ${host(info.redisUrl)}` : "none"}`,
     `API keys, addresses  ${relative(process.cwd(), path) || path}`,
     ...question(info),
     "",
     "",
   ].join("\n");
+}
+
+/** All brokers, or the first one where a line has no room for more. */
+function brief(brokers: readonly string[]): string {
+  const all = brokers.join(", ");
+  return all.length <= 50 ? all : `${brokers[0]} and ${brokers.length - 1} more`;
 }
 
 /** One call to paste, where there is demo data to ask about. */

@@ -1,4 +1,4 @@
-import type { BusSettings } from "@licet/mesh/bus";
+import type { BusSettings } from "@licet/mesh/settings";
 import type { DatabaseServer } from "@licet/standalone/databases";
 import type { Secrets } from "@licet/standalone/secrets";
 
@@ -35,12 +35,14 @@ export interface Shared {
   readonly secrets: Secrets;
   readonly meshKey: string;
   readonly bus: BusSettings;
+  /** The cache that replicas of validation share; undefined: none. */
+  readonly redisUrl: string | undefined;
   readonly plans: readonly Plan[];
 }
 
 /** The settings of a replica. It gets what it needs: no administrator's URL, and each service its own database only. */
 export function environmentOf({ service, ports }: Plan, shared: Shared): Record<string, string> {
-  const { databases, secrets, meshKey, bus, plans } = shared;
+  const { databases, secrets, meshKey, bus, redisUrl, plans } = shared;
   const { masterKeys, currentMasterKey } = secrets;
   const current = (id: string) => (id === currentMasterKey ? 0 : 1);
   const keys = [...masterKeys].sort((a, b) => current(a.id) - current(b.id));
@@ -66,7 +68,7 @@ export function environmentOf({ service, ports }: Plan, shared: Shared): Record<
         MASTER_KEYS: keys.map(({ id, key }) => `${id}:${Buffer.from(key).toString("base64")}`).join(","),
       };
     case "validation":
-      return { ...common, ...licensing };
+      return { ...common, ...licensing, ...(redisUrl !== undefined && { REDIS_URL: redisUrl }) };
     case "usage-metering":
       return { ...common, ...licensing, ...database("metering") };
     case "billing":

@@ -1,8 +1,5 @@
-import { execFile } from "node:child_process";
-import { existsSync } from "node:fs";
-import { readdir, readFile } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
-import { promisify } from "node:util";
+import { findProcesses } from "../processes.ts";
 
 /** How to end a server, from the mildest way on: what to send, and how long to wait for its effect. */
 const ENDING: readonly { signal: NodeJS.Signals; waitMs: number }[] = [
@@ -33,22 +30,10 @@ export async function endPostmaster(pid: number, gone: () => Promise<boolean> | 
  * Found by its command line, not by `postmaster.pid`: that file can be damaged, and its process id can have been reused.
  */
 export async function findPostmaster(cluster: string): Promise<number | undefined> {
-  return existsSync("/proc/self/cmdline") ? findInProc(cluster) : findByPs(cluster);
-}
-
-async function findInProc(cluster: string): Promise<number | undefined> {
-  for (const pid of await readdir("/proc")) {
-    if (!/^\d+$/.test(pid)) continue;
-    // A process that ends while it is looked at has no command line; neither has a zombie.
-    const [program, flag, folder] = (await readFile(`/proc/${pid}/cmdline`, "utf8").catch(() => "")).split("\0");
-    if (program?.endsWith("/postgres") && flag === "-D" && folder === cluster) return Number(pid);
-  }
-  return undefined;
-}
-
-/** For systems without /proc (macOS). */
-async function findByPs(cluster: string): Promise<number | undefined> {
-  const { stdout } = await promisify(execFile)("ps", ["-axwwo", "pid=,command="], { maxBuffer: 16 * 1024 * 1024 });
-  const line = stdout.split("\n").find((text) => text.includes(`/postgres -D ${cluster} -h `));
-  return line === undefined ? undefined : Number.parseInt(line, 10);
+  const [pid] = await findProcesses((command) => {
+    const program = command.indexOf(`/postgres -D ${cluster} -h `);
+    // Not somebody else's argument, such as that of a shell.
+    return program >= 0 && !command.slice(0, program).includes(" -");
+  });
+  return pid;
 }

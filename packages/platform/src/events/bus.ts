@@ -159,6 +159,13 @@ export interface EventBus {
   publish(records: readonly OutgoingRecord[]): Promise<void>;
   /** Sends a heartbeat through every partition of a topic, behind everything published so far. */
   heartbeat(topic: string, issuedAt: Date): Promise<void>;
+  /**
+   * Which log this is, such as `kafka:LkU3OEVBNTcwNTJENDM2Qk`: asked of the log each time, and another one wherever positions
+   * of the one mean nothing in the other.
+   *
+   * @throws {ServiceError} UNAVAILABLE when the log can't be reached.
+   */
+  id(): Promise<string>;
   /** The position behind the last record of each partition. */
   endOffsets(topics: readonly string[]): Promise<Position[]>;
   /** Starts to read. Resolves once reading has begun, not once it has caught up. */

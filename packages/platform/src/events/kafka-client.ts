@@ -52,6 +52,32 @@ export async function reachable<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
+/**
+ * As {@link reachable}, for the first contact: says which brokers were asked and what came of it. For whoever runs the
+ * process, not for callers.
+ */
+export async function firstContact<T>({ brokers }: KafkaConnection, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    const cause = error instanceof Error && error.cause !== undefined ? deepest(error.cause) : error;
+    if (!isKafkaError(cause)) throw error;
+    const { name, message } = cause as Error;
+    const what = /SASL/.test(name) ? "refuses the log-in" : "can't be reached";
+    // All that a broker says to one who speaks in clear text where it wants TLS, or asks before a log-in.
+    const hint = message === "Closed connection" ? "; perhaps it wants TLS or a log-in" : "";
+    const sentence = `Kafka at ${brokers.join(", ")} ${what}: ${message.trim()}${hint}`;
+    throw platformError("DEPENDENCY_UNAVAILABLE", sentence, { cause });
+  }
+}
+
+/** The error that others were made of; kafkajs wraps what it tried again in an error that says only that. */
+function deepest(error: unknown): unknown {
+  let found = error;
+  for (let depth = 0; depth < 5 && found instanceof Error && isKafkaError(found.cause); depth++) found = found.cause;
+  return found;
+}
+
 function isKafkaError(error: unknown): boolean {
   // By name, as kafkajs does itself: its classes can exist more than once in a process.
   return typeof error === "object" && error !== null && "name" in error && /^KafkaJS/.test(String(error.name));

@@ -8,6 +8,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from "@jest/gl
 import { metrics } from "@opentelemetry/api";
 import { MeterProvider, MetricReader } from "@opentelemetry/sdk-metrics";
 import kafkajs, { type ISocketFactory } from "kafkajs";
+import { type KafkaServer, startKafka } from "../local/kafka.ts";
 import { createLogger } from "../logging.ts";
 import {
   type BusHarness,
@@ -16,7 +17,7 @@ import {
   type OffsetStore,
   TransactionalStore,
 } from "../testing/bus-conformance.ts";
-import { type KafkaServer, startKafka, whyNoKafka } from "../testing/kafka-server.ts";
+import { describeKafka, startTestKafka } from "../testing/kafka.ts";
 import { type FaultProxy, startFaultProxy } from "../testing/proxy.ts";
 import { until } from "../testing/until.ts";
 import {
@@ -33,27 +34,11 @@ import { createKafkaAdmin, createKafkaClient, type KafkaAdmin } from "./kafka-cl
 import { applyTopics } from "./kafka-topics.ts";
 
 const logger = createLogger({ level: "silent", name: "kafka-bus-test" });
-const whyNot = whyNoKafka();
-if (whyNot !== undefined) {
-  if (process.env.LICET_REQUIRE?.split(",").includes("kafka")) throw new Error(`LICET_REQUIRE names kafka: ${whyNot}`);
-  process.stdout.write(`skipped: the event bus on Kafka (${whyNot})\n`);
-}
-const describeKafka = whyNot === undefined ? describe : describe.skip;
 
 /** Fetching Kafka for the first time and starting it. */
 const startMs = 300_000;
-let server: KafkaServer;
+let server: Pick<KafkaServer, "brokers" | "stop">;
 let admin: KafkaAdmin;
-
-beforeAll(async () => {
-  if (whyNot !== undefined) return;
-  server = await startKafka();
-  admin = createKafkaAdmin(createKafkaClient({ brokers: server.brokers }, "kafka-test", logger));
-}, startMs);
-afterAll(async () => {
-  await admin?.stop();
-  await server?.stop();
-});
 
 function brokerAddress(): { host: string; port: number } {
   const [host = "", port] = (server.brokers[0] ?? "").split(":");
@@ -133,6 +118,15 @@ async function readAll(bus: EventBus, topic: TopicSpec, reader: Reader = { kind:
 }
 
 describeKafka("Kafka", () => {
+  beforeAll(async () => {
+    server = await startTestKafka();
+    admin = createKafkaAdmin(createKafkaClient({ brokers: server.brokers }, "kafka-test", logger));
+  }, startMs);
+  afterAll(async () => {
+    await admin?.stop();
+    await server?.stop();
+  });
+
   busConformance("Kafka", async () => makeHarness());
 
   const harnesses: KafkaHarness[] = [];
@@ -324,7 +318,7 @@ describeKafka("Kafka", () => {
         }
       })();
       await until("some are published", () => acknowledged.length > 200);
-      process.kill(first.pid ?? 0, "SIGKILL");
+      process.kill(first.pid, "SIGKILL");
       const second = await startKafka({ dataDir, port: Number(first.brokers[0]?.split(":")[1]) });
       const before = acknowledged.length;
       await until("more are published", () => acknowledged.length > before + 200, { timeoutMs: 30_000 });

@@ -10,7 +10,7 @@ import {
   withDeadLetters,
 } from "./bus.ts";
 import { createGroupWriter } from "./group-writer.ts";
-import { createKafkaAdmin, createKafkaClient, type KafkaConnection } from "./kafka-client.ts";
+import { createKafkaAdmin, createKafkaClient, firstContact, type KafkaConnection } from "./kafka-client.ts";
 import { heartbeatRecord } from "./kafka-heartbeat.ts";
 import { createKafkaAppender, type PartitionedRecord } from "./kafka-producer.ts";
 import { startKafkaSubscription } from "./kafka-subscription.ts";
@@ -41,7 +41,7 @@ export async function createKafkaBus(options: KafkaBusOptions): Promise<EventBus
   const kafka = createKafkaClient(options.connection, options.clientId, logger);
   const admin = createKafkaAdmin(kafka);
   try {
-    await admin.ask((client) => checkTopics(client, options.topics));
+    await firstContact(options.connection, () => admin.ask((client) => checkTopics(client, options.topics)));
   } catch (error) {
     await admin.stop();
     throw error;
@@ -74,6 +74,7 @@ export async function createKafkaBus(options: KafkaBusOptions): Promise<EventBus
       const beat = heartbeatRecord(topic, issuedAt);
       await write(Array.from({ length: partitions }, (_, partition) => ({ ...beat, partition })));
     },
+    id: async () => `kafka:${(await admin.ask((client) => client.describeCluster())).clusterId}`,
     async endOffsets(names) {
       for (const name of names) knownTopic(topics, name);
       const bounds = await admin.bounds(names);

@@ -44,6 +44,13 @@ export async function ensureTopic(db: LogDatabase, topic: TopicSpec): Promise<vo
   }
 }
 
+/** The id that the log got when it was made. */
+export async function readLogId(db: LogDatabase): Promise<string> {
+  const { rows } = await sql<{ id: string }>`SELECT id FROM log_id`.execute(db);
+  if (rows[0] === undefined) throw new Error("the event log has lost its id: the table log_id is empty");
+  return rows[0].id;
+}
+
 /** Appends records in their order and commits them durably. */
 export async function append(db: LogDatabase, records: readonly PlacedRecord[]): Promise<void> {
   await sql`SELECT append_records(

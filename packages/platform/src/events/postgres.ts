@@ -19,6 +19,7 @@ import {
   ensureTopic,
   type LogDatabase,
   type PlacedRecord,
+  readLogId,
   readTails,
 } from "./postgres-log.ts";
 import { maintainRegularly } from "./postgres-maintenance.ts";
@@ -86,6 +87,7 @@ export async function createPostgresBus(options: PostgresBusOptions): Promise<Ev
       await reachable(() => appendHeartbeat(db, topic, issuedAt));
       tails.look();
     },
+    id: () => reachable(async () => `postgres:${await readLogId(db)}`),
     endOffsets: ends,
     async subscribe(subscription) {
       const stopping = new AbortController();

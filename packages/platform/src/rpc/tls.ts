@@ -25,15 +25,17 @@ export interface TlsIdentity {
 
 /** Reads the files. @throws Error in one sentence that names the file that can't be read. */
 export async function readTlsFiles(files: TlsFiles): Promise<TlsIdentity> {
-  const read = async (path: string): Promise<Buffer> => {
-    try {
-      return await readFile(path);
-    } catch (cause) {
-      throw new Error(`cannot read the TLS file ${path}: ${(cause as Error).message}`, { cause });
-    }
-  };
-  const [ca, cert, key] = await Promise.all([read(files.ca), read(files.cert), read(files.key)]);
+  const [ca, cert, key] = await Promise.all([readTlsFile(files.ca), readTlsFile(files.cert), readTlsFile(files.key)]);
   return { ca, cert, key };
+}
+
+/** Reads a certificate or key. @throws Error in one sentence that names the file when it can't be read. */
+export async function readTlsFile(path: string): Promise<Buffer> {
+  try {
+    return await readFile(path);
+  } catch (cause) {
+    throw new Error(`cannot read the TLS file ${path}: ${(cause as Error).message}`, { cause });
+  }
 }
 
 /** For a server that takes only callers with a certificate of its authority; cleartext without an identity. */

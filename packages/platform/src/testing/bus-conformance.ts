@@ -6,6 +6,7 @@ import {
   deadLetterTopic,
   type EventBus,
   type OutgoingRecord,
+  partitionOf,
   type Reader,
   StalePositionError,
   type Subscription,
@@ -343,9 +344,11 @@ export const busCases = {
     await subscribe(dying, topic, group, dead, 5);
     const records = series(topic, 140);
     await publisher.publish(records);
+    // A key has more records than a batch, so every partition with a key has a second batch to hang in.
+    const partitions = new Set(records.map(({ key }) => partitionOf(key, topic.partitions))).size;
     await until(
-      "the dying member hangs in a batch of every partition that has two",
-      () => started.filter(({ firstOffset }) => firstOffset > 0n).length >= 3,
+      "the dying member hangs in the second batch of every partition",
+      () => started.filter(({ firstOffset }) => firstOffset > 0n).length === partitions,
     );
     const heir = new Recorder();
     const subscription = await subscribe(surviving, topic, group, heir);
@@ -540,6 +543,17 @@ export const busCases = {
     await publishStubbornly(bus, series(topic, 50, "later"));
     await Promise.all(subscriptions.map((subscription) => subscription.caughtUp()));
     for (const { texts } of [recorder, group]) expect(new Set(texts).size).toBe(100);
+  },
+
+  "has an id, the same for everybody, and tells when the log can't be asked for it": async (harness: BusHarness) => {
+    const [bus, other] = [await harness.open([newTopic()]), await harness.open([newTopic()])];
+    const id = await bus.id();
+    expect(id).toMatch(/^[a-z]+:[\w-]{16,}$/);
+    expect(await other.id()).toBe(id);
+    harness.setReachable(bus, false);
+    await expect(bus.id()).rejects.toMatchObject({ code: "UNAVAILABLE" });
+    harness.setReachable(bus, true);
+    expect(await other.id()).toBe(id);
   },
 
   "tells who waits for it that a subscription was stopped": async (harness: BusHarness) => {

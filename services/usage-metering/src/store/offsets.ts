@@ -8,6 +8,27 @@ export interface Place {
   readonly partition: number;
 }
 
+/** Notes the log that a consumer reads for the first time, and tells which one its offsets belong to. */
+export async function claimLog(tx: Transaction<DB>, consumer: string, logId: string): Promise<string> {
+  await tx
+    .insertInto("consumer_log")
+    .values({ consumer, log_id: logId })
+    .onConflict((conflict) => conflict.doNothing())
+    .execute();
+  const row = await tx
+    .selectFrom("consumer_log")
+    .select("log_id")
+    .where("consumer", "=", consumer)
+    .executeTakeFirstOrThrow();
+  return row.log_id;
+}
+
+/** Makes a consumer that has claimed a log begin anew, at the start of another one. */
+export async function changeLog(tx: Transaction<DB>, consumer: string, logId: string): Promise<void> {
+  await tx.updateTable("consumer_log").set({ log_id: logId }).where("consumer", "=", consumer).execute();
+  await tx.updateTable("consumer_offset").set({ next_offset: 0n }).where("consumer", "=", consumer).execute();
+}
+
 /** Where a consumer continues; a partition that it never read starts at 0. */
 export async function loadOffset(tx: Transaction<DB>, place: Place): Promise<bigint> {
   await tx

@@ -25,6 +25,11 @@ export type Numeric = ColumnType<string, number | string, number | string>;
 
 export type Timestamp = ColumnType<Date, Date | string, Date | string>;
 
+export interface ConsumerLog {
+  consumer: string;
+  log_id: string;
+}
+
 export interface ConsumerOffset {
   consumer: string;
   next_offset: bigint;
@@ -88,6 +93,7 @@ export interface UsageSpool {
 }
 
 export interface DB {
+  consumer_log: ConsumerLog;
   consumer_offset: ConsumerOffset;
   usage_event: UsageEvent;
   usage_hourly: UsageHourly;

@@ -5,24 +5,28 @@ import { type Consumed, createConsumer, PoisonError } from "@licet/platform/even
 import type { Logger } from "@licet/platform/logging";
 import type { Context } from "../context.ts";
 import { fromTracked } from "../events.ts";
+import { CONSUMER, requireLog } from "../log.ts";
 import { loadOffset, moveOffset } from "../store/offsets.ts";
 import { countEvents } from "../store/usage.ts";
-
-const CONSUMER = "usage-metering";
 
 /**
  * Counts accepted events. One transaction moves the consumer's offset, drops what was counted before and adds the rest
  * to the sums: a crash at any point leaves all of it or nothing, and the log is read again from the stored offset.
+ *
+ * @throws Error when the offsets belong to another log; should the log be exchanged later, counting stops and is tried again.
  */
-export function startCounter(ctx: Context, logger: Logger): Promise<Subscription> {
+export async function startCounter(ctx: Context, logger: Logger): Promise<Subscription> {
+  await requireLog(ctx);
   return createConsumer({
     bus: ctx.bus,
     desc: UsageTrackedSchema,
     reader: {
       kind: "group",
       group: CONSUMER,
-      loadOffset: (topic, partition) =>
-        asSystem(ctx.db, (tx) => loadOffset(tx, { consumer: CONSUMER, topic, partition })),
+      async loadOffset(topic, partition) {
+        await requireLog(ctx);
+        return asSystem(ctx.db, (tx) => loadOffset(tx, { consumer: CONSUMER, topic, partition }));
+      },
     },
     async apply(messages, batch) {
       const events = messages.map(toEvent);
