@@ -62,3 +62,20 @@ test("what is no outage is passed on and leaves the gate open", async () => {
   for (const publication of publications) publication.resolve();
   await Promise.all([one, other]);
 });
+
+test("a caller who repeats at once, in the same process, does not keep the bus from answering", async () => {
+  const { gate, publications } = gateWithBus();
+  const first = gate.offer([], 60_000);
+  fail(publications[0]);
+  await expect(first).rejects.toMatchObject(refusal);
+  const trying = gate.offer([], 60_000);
+  setTimeout(() => publications[1]?.resolve(), 1);
+  let refusals = 0;
+  for (; publications.length === 2 && refusals < 1_000_000; refusals++) {
+    const repeated = gate.offer([], 60_000);
+    if (publications.length === 3) publications[2]?.resolve();
+    await repeated.catch(() => undefined);
+  }
+  await trying;
+  expect(refusals).toBeLessThan(1_000_000);
+});
