@@ -13,7 +13,7 @@ const question = { customerId: "cairo-capital", feature: "egx_access" };
 let mesh: TestMesh;
 
 beforeAll(async () => {
-  mesh = await startMesh(1, createTestAuthority());
+  mesh = await startMesh(1, { authority: createTestAuthority() });
 }, 120_000);
 
 afterAll(async () => {

@@ -31,19 +31,28 @@ export interface TestMesh {
   address(service: ServiceName): string;
   /** Ends one replica by a signal and waits until the mesh has it serving again. */
   restart(service: ServiceName, number: number, signal: "SIGTERM" | "SIGKILL"): Promise<{ endedAfterMs: number }>;
+  /** Runs SQL as administrator in one of its databases, such as `licensing`. */
+  sql<T>(database: string, text: string): Promise<T[]>;
   /** Ends it all as Ctrl-C does. */
   stop(): Promise<{ code: number | null; endedAfterMs: number }>;
 }
 
-/**
- * Starts so many replicas of each service, with the demo data, in databases of their own.
- *
- * @param authority makes gRPC mutual TLS: one certificate for all replicas, one for the channels.
- */
-export async function startMesh(replicas: number, authority?: TestAuthority): Promise<TestMesh> {
+/** How a mesh differs from the simplest one. */
+export interface MeshOptions {
+  /** Makes gRPC mutual TLS: one certificate for all replicas, one for the channels. */
+  readonly authority?: TestAuthority;
+  /** Settings beside those that it needs; with KAFKA_BROKERS its events are in that Kafka. */
+  readonly settings?: Readonly<Record<string, string>>;
+}
+
+/** Starts so many replicas of each service, with the demo data, in databases of their own. */
+export async function startMesh(replicas: number, { authority, settings }: MeshOptions = {}): Promise<TestMesh> {
   const dataDir = mkdtempSync(path.join(tmpdir(), "licet-processes-"));
   const prefix = `mesh_${randomBytes(4).toString("hex")}`;
-  const child = launch(dataDir, prefix, replicas, authority ? tlsSettings(dataDir, authority) : {});
+  const child = launch(dataDir, prefix, replicas, {
+    ...(authority && tlsSettings(dataDir, authority)),
+    ...settings,
+  });
   const line = await firstLine(child);
   const { path: file } = JSON.parse(line) as { path: string };
   // It is written anew whenever a replica was replaced.
@@ -82,6 +91,11 @@ export async function startMesh(replicas: number, authority?: TestAuthority): Pr
       });
       return { endedAfterMs };
     },
+    sql: (database, text) => {
+      const url = new URL(testServerUrl());
+      url.pathname = `/${prefix}_${database}`;
+      return asAdministrator(url.href, async (client) => (await client.query(text)).rows);
+    },
     async stop() {
       for (const channel of channels) channel.close();
       const startedAt = performance.now();
@@ -116,13 +130,13 @@ function tlsSettings(dataDir: string, authority: TestAuthority): Record<string, 
   };
 }
 
-function launch(dataDir: string, prefix: string, replicas: number, tls: Record<string, string>): ChildProcess {
+function launch(dataDir: string, prefix: string, replicas: number, settings: Record<string, string>): ChildProcess {
   const { KAFKA_BROKERS: _, ...withoutKafka } = process.env;
   const program = fileURLToPath(new URL("../../packages/cli/src/mesh.ts", import.meta.url));
   const args = [
     "--json",
     "--events",
-    "postgres",
+    settings.KAFKA_BROKERS ? "kafka" : "postgres",
     "--free-ports",
     "--replicas",
     String(replicas),
@@ -135,7 +149,7 @@ function launch(dataDir: string, prefix: string, replicas: number, tls: Record<s
       DATABASE_URL: testServerUrl(),
       LICET_DATABASE_PREFIX: prefix,
       LICET_LOG_LEVEL: "error",
-      ...tls,
+      ...settings,
     },
     stdio: ["ignore", "pipe", "inherit"],
   });

@@ -1,0 +1,274 @@
+/** A mesh of two replicas each on Kafka, Redis and Postgres, and what its callers see when one of these is gone. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { createClient } from "@connectrpc/connect";
+import { afterAll, beforeAll, expect, test } from "@jest/globals";
+import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
+import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
+import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
+import { UsageMeteringService } from "@licet/contracts/licet/metering/v1/usage_metering_service_pb";
+import { DecisionReason, ValidationService } from "@licet/contracts/licet/validation/v1/validation_service_pb";
+import { ServiceError } from "@licet/platform/errors";
+import { newId } from "@licet/platform/ids";
+import { type KafkaServer, startKafka } from "@licet/platform/local/kafka";
+import { testServerUrl } from "@licet/platform/testing/database";
+import { describeOwnKafka } from "@licet/platform/testing/kafka";
+import { type FaultProxy, startFaultProxy } from "@licet/platform/testing/proxy";
+import { describeRedis, startRedis, type TestRedis } from "@licet/platform/testing/redis";
+import { until } from "@licet/platform/testing/until";
+import { startMesh, type TestMesh } from "./processes.ts";
+
+/** How long each is gone. The full proof takes 120; beyond 30 the fence is seen, too. */
+const outageMs = 1_000 * Number(process.env.LICET_OUTAGE_SECONDS ?? 10);
+/** T of the fence, and what a loaded machine may add. */
+const FENCE_MS = 30_000;
+const SLACK_MS = 10_000;
+const METRIC = "exchange_requests";
+const PRODUCT = "trading";
+const PATIENT = { timeoutMs: 5_000 };
+const both = [1, 2];
+
+let kafkaDir: string;
+let kafka: KafkaServer;
+let redis: TestRedis;
+let postgres: FaultProxy;
+let mesh: TestMesh;
+
+/** Clients of one replica of each service, with every right within the demo tenant. */
+function at(number: number) {
+  const key = mesh.key("tradsys", "admin");
+  return {
+    catalog: createClient(CatalogService, mesh.one("licensing", number, key)),
+    customers: createClient(CustomerService, mesh.one("licensing", number, key)),
+    licenses: createClient(LicensingService, mesh.one("licensing", number, key)),
+    validation: createClient(ValidationService, mesh.one("validation", number, key)),
+    usage: createClient(UsageMeteringService, mesh.one("usage-metering", number, key)),
+  };
+}
+let replicas: ReturnType<typeof at>[];
+
+/** A customer with a license of these features. */
+async function provision(features: readonly string[], number = 1) {
+  const { customers, licenses } = replicas[number - 1] as ReturnType<typeof at>;
+  const customerId = `customer-${newId()}`;
+  await customers.createCustomer({ requestId: newId(), customerId, name: customerId });
+  const validUntil = timestampFromDate(new Date(Date.now() + 86_400_000));
+  const request = { requestId: newId(), customerId, product: PRODUCT, features: [...features], validUntil };
+  const { license, consistencyToken } = await licenses.provisionLicense(request);
+  return { customerId, licenseId: license?.licenseId ?? "", token: consistencyToken };
+}
+
+/** What each validation replica says. */
+async function answers(customerId: string, feature: string): Promise<string[]> {
+  const all = replicas.map(({ validation }) => validation.validateFeature({ customerId, feature }, PATIENT));
+  return (await Promise.all(all)).map(({ reason, degraded }) => DecisionReason[reason] + (degraded ? " degraded" : ""));
+}
+
+async function becomes(customerId: string, feature: string, reason: string, timeoutMs = 10_000): Promise<void> {
+  const same = async () => (await answers(customerId, feature)).every((answer) => answer === reason);
+  await until(`both answer ${reason} about ${feature}`, same, { timeoutMs });
+}
+
+/** Tracks events with ids of their own, over both replicas in turn; an id is `acknowledged` or `refused`. */
+async function track(customerId: string, count: number): Promise<{ acknowledged: string[]; refused: unknown[] }> {
+  const acknowledged: string[] = [];
+  const refused: unknown[] = [];
+  for (let index = 0; index < count; index++) {
+    const id = newId();
+    const usage = (replicas[index % 2] as ReturnType<typeof at>).usage;
+    await usage.trackUsage({ event: { id, customerId, metric: METRIC, quantity: "1" } }, { timeoutMs: 2_000 }).then(
+      () => acknowledged.push(id),
+      (error: unknown) => refused.push(error),
+    );
+  }
+  return { acknowledged, refused };
+}
+
+async function counted(customerId: string): Promise<bigint> {
+  const startTime = timestampFromDate(new Date(Date.now() - 86_400_000));
+  const [first] = replicas;
+  const { totals } = (await first?.usage.getUsageStats({ customerId, metric: METRIC, startTime })) ?? { totals: [] };
+  return totals[0]?.events ?? 0n;
+}
+
+/** Events that licensing has not published yet. */
+async function pending(): Promise<bigint> {
+  const [row] = await mesh.sql<{ count: string }>("licensing", "SELECT count(*) FROM outbox_pending");
+  return BigInt(row?.count ?? 0);
+}
+
+/** Repeats a step every 100 ms until the time is over. */
+async function during(ms: number, step: () => Promise<void>): Promise<void> {
+  for (const endAt = performance.now() + ms; performance.now() < endAt; await delay(100)) await step();
+}
+
+describeOwnKafka("a mesh of two replicas each on Kafka, Redis and Postgres", () => {
+  describeRedis("whose callers", "own", () => {
+    beforeAll(async () => {
+      kafkaDir = mkdtempSync(path.join(tmpdir(), "licet-outages-"));
+      kafka = await startKafka({ dataDir: kafkaDir });
+      redis = await startRedis();
+      const server = new URL(testServerUrl());
+      postgres = await startFaultProxy({ host: server.hostname, port: Number(server.port) });
+      server.port = String(postgres.port);
+      const settings = { KAFKA_BROKERS: kafka.brokers.join(","), REDIS_URL: redis.url, DATABASE_URL: server.href };
+      mesh = await startMesh(2, { settings });
+      replicas = both.map(at);
+      const { catalog } = at(1);
+      const closed = { mode: { case: "closed", value: true } } as const;
+      await catalog.createFeature({
+        requestId: newId(),
+        product: PRODUCT,
+        feature: "margin",
+        name: "M",
+        failMode: closed,
+      });
+      await catalog.createFeature({ requestId: newId(), product: PRODUCT, feature: "reports", name: "R" });
+    }, 240_000);
+
+    afterAll(async () => {
+      const { code } = await mesh.stop();
+      await postgres.stop();
+      await redis.kill();
+      await kafka.stop();
+      rmSync(kafkaDir, { recursive: true, force: true });
+      expect(code).toBe(0);
+    }, 60_000);
+
+    test("see a revocation at once with its token, at every replica, and soon without", async () => {
+      const delays: number[] = [];
+      for (let round = 0; round < 100; round++) {
+        const { customerId, licenseId, token } = await provision(["reports"], both[round % 2]);
+        const question = { customerId, feature: "reports" };
+        for (const { validation } of replicas) {
+          expect(await validation.validateFeature({ ...question, atLeast: token }, PATIENT)).toMatchObject({
+            valid: true,
+          });
+        }
+        const { licenses } = replicas[round % 2] as ReturnType<typeof at>;
+        const revoked = await licenses.revokeLicense({ requestId: newId(), licenseId, reason: "test" });
+        const acknowledgedAt = performance.now();
+        const seen = replicas.map(async ({ validation }) => {
+          await until("it is denied", async () => !(await validation.validateFeature(question, PATIENT)).valid);
+          delays.push(performance.now() - acknowledgedAt);
+        });
+        const withToken = replicas.map(({ validation }) =>
+          validation.validateFeature({ ...question, atLeast: revoked.consistencyToken }, PATIENT),
+        );
+        for (const { valid, reason } of await Promise.all(withToken)) {
+          expect([valid, DecisionReason[reason]]).toEqual([false, "LICENSE_REVOKED"]);
+        }
+        await Promise.all(seen);
+      }
+      delays.sort((a, b) => a - b);
+      const [p50, p99] = [0.5, 0.99].map((q) => delays[Math.floor(q * (delays.length - 1))]?.toFixed(0));
+      process.stdout.write(`${delays.length} revocations seen at a replica: p50 ${p50} ms, p99 ${p99} ms\n`);
+    }, 120_000);
+
+    test("without Kafka get decisions by the fail mode, can provision, and lose no usage", async () => {
+      const known = await provision(["margin", "reports"]);
+      await becomes(known.customerId, "margin", "ALLOWED");
+      await kafka.stop();
+
+      const fresh = await provision(["reports"]);
+      expect(await pending()).toBeGreaterThan(0n);
+      expect(await answers(fresh.customerId, "reports")).toEqual(["ALLOWED", "ALLOWED"]);
+      await replicas[0]?.licenses.revokeLicense({ requestId: newId(), licenseId: known.licenseId, reason: "test" });
+      const revokedAt = performance.now();
+
+      const { acknowledged, refused } = await track(fresh.customerId, 4);
+      expect(acknowledged).toEqual([]);
+      for (const error of refused) {
+        expect(error).toBeInstanceOf(ServiceError);
+        expect(error).toMatchObject({ code: "UNAVAILABLE", retryAfterMs: expect.any(Number) });
+      }
+      await during(outageMs, async () => {
+        expect(await answers("cairo-capital", "egx_access")).toEqual(["ALLOWED", "ALLOWED"]);
+        const since = performance.now() - revokedAt;
+        const reasons = await answers(known.customerId, "margin");
+        if (since > FENCE_MS + SLACK_MS) expect(reasons).toEqual(["LICENSE_REVOKED", "LICENSE_REVOKED"]);
+      });
+
+      kafka = await startKafka({ dataDir: kafkaDir, port: Number(kafka.brokers[0]?.split(":")[1]) });
+      await becomes(known.customerId, "margin", "LICENSE_REVOKED", FENCE_MS);
+      await until("nothing is pending", async () => (await pending()) === 0n, { timeoutMs: FENCE_MS });
+      const takes = async () => (await track(known.customerId, 2)).refused.length === 0;
+      await until("usage is taken again", takes, { timeoutMs: FENCE_MS });
+      const after = await track(fresh.customerId, 50);
+      expect(after.refused).toEqual([]);
+      // What was refused may have reached the log all the same: its ids are sent once, so they add to the count at most.
+      const least = BigInt(after.acknowledged.length);
+      await until("all are counted", async () => (await counted(fresh.customerId)) >= least, { timeoutMs: FENCE_MS });
+      expect(await counted(fresh.customerId)).toBeLessThanOrEqual(least + 4n);
+    }, 300_000);
+
+    test("without Redis see no error", async () => {
+      const failures: unknown[] = [];
+      let asked = 0;
+      const step = async (): Promise<void> => {
+        const customers = ["cairo-capital", "trial-desk", `nobody-${newId()}`];
+        const all = customers.flatMap((customerId) =>
+          replicas.map(({ validation }) => validation.validateFeature({ customerId, feature: "egx_access" }, PATIENT)),
+        );
+        asked += all.length;
+        for (const result of await Promise.allSettled(all)) {
+          if (result.status === "rejected") failures.push(result.reason);
+        }
+      };
+      await during(500, step);
+      await redis.kill();
+      await during(outageMs, step);
+      await redis.restart();
+      await during(1_000, step);
+      expect(failures).toEqual([]);
+      expect(asked).toBeGreaterThan(50);
+    }, 300_000);
+
+    test("without Postgres get decisions, and usage is taken and counted afterwards", async () => {
+      const known = await provision(["margin", "reports"]);
+      await becomes(known.customerId, "margin", "ALLOWED");
+      postgres.cut();
+      const acknowledged: string[] = [];
+      const cutAt = performance.now();
+      await during(outageMs, async () => {
+        const since = performance.now() - cutAt;
+        const [margin, reports] = await Promise.all(
+          ["margin", "reports"].map((name) => answers(known.customerId, name)),
+        );
+        if (since < FENCE_MS - SLACK_MS) expect(margin).toEqual(["ALLOWED", "ALLOWED"]);
+        if (since > FENCE_MS + SLACK_MS) {
+          expect(margin).toEqual(["FACTS_TOO_OLD degraded", "FACTS_TOO_OLD degraded"]);
+          expect(reports).toEqual(["ALLOWED degraded", "ALLOWED degraded"]);
+        }
+        acknowledged.push(...(await track(known.customerId, 2)).acknowledged);
+      });
+      const attempt = replicas[0]?.licenses.revokeLicense(
+        { requestId: newId(), licenseId: known.licenseId, reason: "test" },
+        { timeoutMs: 2_000 },
+      );
+      await expect(attempt).rejects.toMatchObject({ name: "ServiceError" });
+      postgres.restore();
+
+      expect(acknowledged.length).toBeGreaterThan(10);
+      const all = BigInt(acknowledged.length);
+      const timeoutMs = FENCE_MS;
+      await until("all are counted", async () => (await counted(known.customerId).catch(() => 0n)) >= all, {
+        timeoutMs,
+      });
+      expect(await counted(known.customerId)).toBe(all);
+      await until(
+        "licenses can be provisioned",
+        () =>
+          provision(["reports"]).then(
+            () => true,
+            () => false,
+          ),
+        { timeoutMs },
+      );
+      await becomes(known.customerId, "margin", "ALLOWED", FENCE_MS);
+    }, 300_000);
+  });
+});
