@@ -62,3 +62,22 @@ test("what is no outage is passed on and leaves the gate open", async () => {
   for (const publication of publications) publication.resolve();
   await Promise.all([one, other]);
 });
+
+test("a caller who repeats at once, in the same process, does not keep the bus from answering", async () => {
+  const { gate, publications } = gateWithBus();
+  const first = gate.offer([], 60_000);
+  fail(publications[0]);
+  await expect(first).rejects.toMatchObject(refusal);
+  const trying = gate.offer([], 60_000);
+  let answered = false;
+  setTimeout(() => {
+    answered = true;
+    publications[1]?.resolve();
+  }, 1);
+  let refusals = 0;
+  for (; !answered && refusals < 10_000; refusals++) {
+    await gate.offer([], 60_000).catch((error: unknown) => expect(error).toMatchObject(refusal));
+  }
+  await trying;
+  expect(refusals).toBeLessThan(10_000);
+});

@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
 import type { EventBus, OutgoingRecord } from "@licet/platform/events/bus";
 import type { Logger } from "@licet/platform/logging";
 import { isOutage, notAccepted } from "./errors.ts";
@@ -55,7 +56,11 @@ export function createBusGate(bus: Pick<EventBus, "publish">, logger: Logger): B
   return {
     publish,
     async offer(records, patienceMs) {
-      if (down && underWay > 0) throw notAccepted(new Error("the event log is down"));
+      if (down && underWay > 0) {
+        // A caller in this process who repeats at once must not keep the process from hearing the bus.
+        await nextTurn();
+        throw notAccepted(new Error("the event log is down"));
+      }
       try {
         await within(patienceMs, publish(records), () =>
           notAccepted(new Error("the event log did not answer in time")),
