@@ -11,9 +11,13 @@ const forge = (text: string): string => Buffer.from(text).toString("base64url");
 describe("a resume token", () => {
   test("stands for the position that it was made of", () => {
     fc.assert(
-      fc.property(fc.bigInt(0n, 10n ** 18n - 1n), fc.stringMatching(/^[a-z0-9_][a-z0-9_.-]{0,62}$/), (position, tenant) => {
-        expect(decodeResumeToken(encodeResumeToken(tenant, position), tenant, position)).toBe(position);
-      }),
+      fc.property(
+        fc.bigInt(0n, 10n ** 18n - 1n),
+        fc.stringMatching(/^[a-z0-9_][a-z0-9_.-]{0,62}$/),
+        (position, tenant) => {
+          expect(decodeResumeToken(encodeResumeToken(tenant, position), tenant, position)).toBe(position);
+        },
+      ),
     );
   });
 

@@ -34,7 +34,7 @@ export const subscribeLicenseEvents: Handler<typeof LicensingService, "subscribe
       yield* send(heartbeat(call.tenant, position, tail));
       let sentAt = performance.now();
       for (;;) {
-        const leftMs = Math.max(0, sentAt + limits.heartbeatMs - performance.now());
+        const leftMs = Math.max(0, Math.ceil(sentAt + limits.heartbeatMs - performance.now()));
         const due = AbortSignal.any([call.signal, AbortSignal.timeout(leftMs)]);
         const seen = await follower.next(position, due);
         if (seen !== undefined && seen.last > position) {
@@ -58,14 +58,19 @@ export const subscribeLicenseEvents: Handler<typeof LicensingService, "subscribe
 
 /** Hands one message to the transport; ends the call when it is not taken in time. */
 async function* untilTaken(call: Call, slowAfterMs: number, message: Message): AsyncGenerator<Message> {
-  const cut = setTimeout(() => {
+  let taken = false;
+  const cut = (): void => {
+    if (taken) return;
     const sentence = `The subscriber took no message for ${slowAfterMs} ms; resume with the last token received.`;
     call.abort(failure("SUBSCRIBER_TOO_SLOW", sentence, { limit_ms: String(slowAfterMs) }));
-  }, slowAfterMs);
+  };
+  // After a standstill of this process its timers come first, and then the news of what was taken long ago.
+  const timer = setTimeout(() => setImmediate(cut), slowAfterMs);
   try {
     yield message;
   } finally {
-    clearTimeout(cut);
+    taken = true;
+    clearTimeout(timer);
   }
 }
 
