@@ -10,7 +10,6 @@ import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
 import { LicenseType } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { ApiKeyRole } from "@licet/contracts/licet/licensing/v1/tenant_pb";
 import { asSystem } from "@licet/platform/database/database";
-import { ServiceError } from "@licet/platform/errors";
 import { newId } from "@licet/platform/ids";
 import { type KafkaServer, startKafka, whyNoKafka } from "@licet/platform/testing/kafka-server";
 import { until } from "@licet/platform/testing/until";
@@ -136,7 +135,7 @@ class Consumer {
   }
 }
 
-/** Read in the background: where others flush the same file, reading it can take seconds, in which no call would be served. */
+/** The whole lines of a journal; a last one that is being written is left for later. */
 async function lines(file: string): Promise<Effect[]> {
   const text = await readFile(file, "utf8").catch(() => "");
   const whole = text.slice(0, text.lastIndexOf("\n") + 1);
@@ -168,33 +167,17 @@ async function furnish(): Promise<void> {
   }
 }
 
-/** What a client does that gets no answer in time, as on a loaded machine: it repeats the call, with its `request_id`. */
-async function patiently<R extends object, T>(
-  call: (request: R & { requestId: string }) => Promise<T>,
-  request: R,
-): Promise<T> {
-  const repeatable = { ...request, requestId: newId() };
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return await call(repeatable);
-    } catch (error) {
-      const late = error instanceof ServiceError && ["DEADLINE_EXCEEDED", "ABORTED"].includes(error.code);
-      if (!late || attempt === 5) throw error;
-    }
-  }
-}
-
 /** A license's whole life, for each customer at the same time. */
 async function live(rounds: number): Promise<void> {
   const one = async (customerId: string): Promise<void> => {
-    const { provisionLicense, suspendLicense, resumeLicense, revokeLicense } = brand.licenses;
-    const { license } = await patiently(provisionLicense, { customerId, product: "trading", plan: "standard" });
+    const wanted = { requestId: newId(), customerId, product: "trading", plan: "standard" };
+    const { license } = await brand.licenses.provisionLicense(wanted);
     const licenseId = license?.licenseId ?? "";
     for (let round = 0; round < rounds; round++) {
-      await patiently(suspendLicense, { licenseId });
-      await patiently(resumeLicense, { licenseId });
+      await brand.licenses.suspendLicense({ requestId: newId(), licenseId });
+      await brand.licenses.resumeLicense({ requestId: newId(), licenseId });
     }
-    await patiently(revokeLicense, { licenseId });
+    await brand.licenses.revokeLicense({ requestId: newId(), licenseId });
   };
   await Promise.all(["nile", "cairo", "giza"].map(one));
 }

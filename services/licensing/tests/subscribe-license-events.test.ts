@@ -242,6 +242,17 @@ describe("SubscribeLicenseEvents", () => {
     await (await subscribeInTime({}, others)).leave();
   });
 
+  test("is over when its reader has left, also long before the next heartbeat", async () => {
+    // A handler that waits for its heartbeat would make this last 50 s, and fail.
+    const calm = await startHarness({ heartbeatMs: 5_000, maxPerTenant: 1 });
+    const ports = await calm.serve();
+    const transport = createChannel({ address: ports.grpcAddress, credential: "tradsys service" });
+    for (let round = 0; round < 10; round++) await (await subscribeInTime({}, transport)).leave();
+    transport.close();
+    await ports.stop(1_000);
+    await calm.stop();
+  });
+
   test("cuts off a reader that takes nothing, which misses nothing when it goes on", async () => {
     const customerId = await newCustomer();
     const note = Object.fromEntries(Array.from({ length: 50 }, (_, index) => [`note-${index}`, "x".repeat(512)]));

@@ -37,6 +37,7 @@ export const subscribeLicenseEvents: Handler<typeof LicensingService, "subscribe
         const leftMs = Math.max(0, Math.ceil(sentAt + limits.heartbeatMs - performance.now()));
         const due = AbortSignal.any([call.signal, AbortSignal.timeout(leftMs)]);
         const seen = await follower.next(position, due);
+        call.signal.throwIfAborted();
         if (seen !== undefined && seen.last > position) {
           const options = { ...filter, after: position, upTo: seen.last };
           const page = await inTenant(db, call.tenant, (tx) => readPublished(tx, call.tenant, options), {
