@@ -2,6 +2,26 @@ import { databaseConfig, databaseSettings } from "@licet/mesh/settings";
 import type { MasterKey } from "@licet/platform/crypto";
 import { z } from "zod";
 
+/** What bounds the subscribers of license events. */
+export interface SubscriptionLimits {
+  /** Subscriptions of all tenants that this process serves at once. */
+  readonly maxTotal: number;
+  /** Subscriptions of one tenant that this process serves at once. */
+  readonly maxPerTenant: number;
+  /** How long, in milliseconds, a subscriber may take none of the messages that wait for it before it is cut off. */
+  readonly slowAfterMs: number;
+  /** How long, in milliseconds, nothing is sent before a heartbeat is. */
+  readonly heartbeatMs: number;
+}
+
+/** The bounds of subscribers that suit most. */
+export const subscriptionDefaults: SubscriptionLimits = {
+  maxTotal: 500,
+  maxPerTenant: 50,
+  slowAfterMs: 10_000,
+  heartbeatMs: 3_000,
+};
+
 /** What licensing needs to run. */
 export interface Config {
   /** Its database as each of the two serving roles. */
@@ -12,6 +32,8 @@ export interface Config {
   readonly masterKeys: readonly MasterKey[];
   /** The id of the key that new secrets are sealed under. */
   readonly currentMasterKey: string;
+  /** What bounds the subscribers of license events; what suits most when absent. */
+  readonly subscriptions?: SubscriptionLimits;
 }
 
 /** The bytes of a master key. */
@@ -32,12 +54,47 @@ export const settings = databaseSettings.safeExtend({
       title: "The keys that secrets in the database are sealed under: the first one seals, all of them open.",
       description: "`id:key` separated by commas, each key 32 random bytes in base64",
     }),
+  MAX_SUBSCRIPTIONS: count(
+    "Subscribers of license events served at once; more are refused. They count as streams, see MAX_STREAMS.",
+    subscriptionDefaults.maxTotal,
+  ),
+  MAX_SUBSCRIPTIONS_PER_TENANT: count(
+    "Subscribers of license events of one tenant served at once; more are refused.",
+    subscriptionDefaults.maxPerTenant,
+  ),
+  SUBSCRIBER_SLOW_AFTER_MS: z.coerce
+    .number("is no number")
+    .pipe(z.int("is no whole number").min(1_000, "is less than 1000").max(300_000, "is too large"))
+    .default(subscriptionDefaults.slowAfterMs)
+    .meta({
+      title: "How long a subscriber may take no message that waits for it, before it is cut off to resume.",
+      description: "a whole number of milliseconds from 1000 to 300000",
+    }),
 });
+
+/** A setting that holds how many subscriptions there may be. */
+function count(title: string, byDefault: number) {
+  return z.coerce
+    .number("is no number")
+    .pipe(z.int("is no whole number").min(1, "is less than 1").max(10_000, "is too large"))
+    .default(byDefault)
+    .meta({ title, description: "a whole number from 1 to 10000" });
+}
 
 /** What the settings say about licensing. */
 export function toConfig(set: z.output<typeof settings>): Config {
   const { MASTER_KEYS: masterKeys } = set;
-  return { ...databaseConfig(set, "licensing"), masterKeys, currentMasterKey: masterKeys[0]?.id ?? "" };
+  return {
+    ...databaseConfig(set, "licensing"),
+    masterKeys,
+    currentMasterKey: masterKeys[0]?.id ?? "",
+    subscriptions: {
+      ...subscriptionDefaults,
+      maxTotal: set.MAX_SUBSCRIPTIONS,
+      maxPerTenant: set.MAX_SUBSCRIPTIONS_PER_TENANT,
+      slowAfterMs: set.SUBSCRIBER_SLOW_AFTER_MS,
+    },
+  };
 }
 
 function toMasterKey(text: string): MasterKey | undefined {

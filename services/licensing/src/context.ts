@@ -1,6 +1,7 @@
 import type { Vault } from "@licet/platform/crypto";
 import type { Databases } from "@licet/platform/database/database";
 import type { DB } from "./store/schema.ts";
+import type { Subscriptions } from "./subscriptions.ts";
 
 /** What handlers and workers need. */
 export interface Context {
@@ -12,4 +13,6 @@ export interface Context {
   readonly newId: () => string;
   /** Hints the relay that something was committed. */
   readonly wakeRelay: () => void;
+  /** What subscribers of the history share. */
+  readonly subscriptions: Subscriptions;
 }

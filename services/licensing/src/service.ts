@@ -13,6 +13,7 @@ import { recordCredentialChange } from "./history.ts";
 import { bindServices } from "./rpc/index.ts";
 import type { DB } from "./store/schema.ts";
 import { findApiKey, insertApiKey } from "./store/tenants.ts";
+import { createSubscriptions } from "./subscriptions.ts";
 import { createPurge } from "./workers/purge.ts";
 
 /** What licensing is given by the process that it runs in; time and ids have working defaults. */
@@ -49,12 +50,14 @@ export function createLicensing(config: Config, dependencies: Dependencies): Lic
     system: openDatabase({ url: database.systemUrl, applicationName: "licet-licensing-system", maxConnections: 4 }),
   };
   const relay = createRelay({ url: database.systemUrl, bus, toRecords, heartbeatTopics, logger });
+  const subscriptions = createSubscriptions(config, db.system, logger);
   const ctx: Context = {
     db,
     vault: createVault(config.masterKeys, config.currentMasterKey),
     now: dependencies.now ?? (() => new Date()),
     newId: dependencies.newId ?? newId,
     wakeRelay: () => relay.wake(),
+    subscriptions,
   };
   const purge = createPurge(db, logger);
   let started = false;
@@ -71,6 +74,7 @@ export function createLicensing(config: Config, dependencies: Dependencies): Lic
     ensureOperatorKey: (key) => ensureOperatorKey(ctx, key),
     async stop() {
       started = false;
+      await subscriptions.stop();
       await purge.stop();
       await relay.stop();
       await db.app.destroy();

@@ -6,12 +6,17 @@ import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_se
 import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
 import type { Credential } from "@licet/platform/credentials";
+import { platformError } from "@licet/platform/errors";
 import type { EventBus, OutgoingRecord } from "@licet/platform/events/bus";
 import { newId } from "@licet/platform/ids";
 import { createLogger } from "@licet/platform/logging";
+import { createGrpcServer } from "@licet/platform/rpc/grpc";
 import { createLocalTransport } from "@licet/platform/rpc/local";
 import { createPipeline } from "@licet/platform/rpc/pipeline";
+import type { RpcServer } from "@licet/platform/rpc/server";
+import { createWebServer } from "@licet/platform/rpc/web";
 import { createTestDatabase, type TestDatabase } from "@licet/platform/testing/database";
+import { type SubscriptionLimits, subscriptionDefaults } from "../src/config.ts";
 import { type Role, scopesOf } from "../src/domain/roles.ts";
 import { createLicensing, type Licensing } from "../src/service.ts";
 import type { DB } from "../src/store/schema.ts";
@@ -32,7 +37,19 @@ export interface Harness {
   /** What was published, in order. */
   published: OutgoingRecord[];
   as(tenant: string, role: Role | "mesh"): Clients;
+  /** Callers refused from now on, as `<tenant> <role>`: their keys were revoked. */
+  revoked: Set<string>;
+  /** Opens ports; callers name themselves by `authorization: test <tenant> <role>`. End them before `stop`. */
+  serve(): Promise<ServedHarness>;
   stop(): Promise<void>;
+}
+
+/** The ports of a harness. */
+export interface ServedHarness {
+  grpcAddress: string;
+  webUrl: string;
+  /** Ends the servers as a process does that was told to end. */
+  stop(graceMs: number): Promise<void>;
 }
 
 /** Everything that a bus which only remembers is asked by a relay. */
@@ -47,7 +64,8 @@ function rememberingBus(published: OutgoingRecord[]): EventBus {
   };
 }
 
-export async function startHarness(): Promise<Harness> {
+/** @param subscriptions bounds of subscribers that differ from the usual ones. */
+export async function startHarness(subscriptions: Partial<SubscriptionLimits> = {}): Promise<Harness> {
   const database = await createTestDatabase<DB>({
     name: "licensing",
     migrations: fileURLToPath(new URL("../migrations", import.meta.url)),
@@ -61,13 +79,16 @@ export async function startHarness(): Promise<Harness> {
       maxConnections: 8,
       masterKeys: [{ id: "test", key: new Uint8Array(32).fill(7) }],
       currentMasterKey: "test",
+      subscriptions: { ...subscriptionDefaults, ...subscriptions },
     },
     { bus: rememberingBus(published), logger, now: () => clock.now },
   );
   licensing.start();
   // The tests' callers say who they are: `test <tenant> <role>`.
+  const revoked = new Set<string>();
   const authenticate = async (headers: Headers): Promise<Credential> => {
     const [tenant = "", role = ""] = (headers.get("authorization") ?? "").split(" ").slice(1);
+    if (revoked.has(`${tenant} ${role}`)) throw platformError("CREDENTIAL_INVALID", "the API key was revoked");
     const scopes = role === "mesh" ? ["mesh"] : scopesOf[role as Role];
     return {
       id: `key-of-${tenant}`,
@@ -83,6 +104,17 @@ export async function startHarness(): Promise<Harness> {
     licensing,
     clock,
     published,
+    revoked,
+    async serve() {
+      const options = { bindings: licensing.bindings, pipeline, host: "127.0.0.1", port: 0, logger };
+      const servers: RpcServer[] = [createGrpcServer(options), createWebServer(options)];
+      const [grpc, web] = await Promise.all(servers.map((server) => server.start()));
+      return {
+        grpcAddress: `127.0.0.1:${grpc?.port}`,
+        webUrl: `http://127.0.0.1:${web?.port}`,
+        stop: async (graceMs) => void (await Promise.all(servers.map((server) => server.stop(graceMs)))),
+      };
+    },
     as(tenant, role) {
       const transport = createLocalTransport({
         bindings: licensing.bindings,

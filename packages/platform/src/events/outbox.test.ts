@@ -1,26 +1,27 @@
 import { randomUUID } from "node:crypto";
-import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
 import { sql } from "kysely";
 import { inTenant } from "../database/database.ts";
 import { roles } from "../database/roles.ts";
 import { createLogger } from "../logging.ts";
-import { createTestDatabase, type TestDatabase } from "../testing/database.ts";
+import type { TestDatabase } from "../testing/database.ts";
+import {
+  checkHistory,
+  createHistoryDatabase,
+  type HistoryEntry,
+  type HistoryTables,
+  HistoryWriters,
+  historyTenant,
+} from "../testing/history.ts";
 import { type FaultProxy, startFaultProxy } from "../testing/proxy.ts";
 import { until } from "../testing/until.ts";
 import type { EventBus, OutgoingRecord } from "./bus.ts";
-import { append, createRelay, type OutboxTables, type Relay, type StoredEvent } from "./outbox.ts";
+import { append, createRelay, type Relay, type StoredEvent } from "./outbox.ts";
 
-interface Tables extends OutboxTables {
-  stream: { name: string; version: bigint };
-}
-
-const migrations = fileURLToPath(new URL("../testing/outbox-migrations", import.meta.url));
 const logger = createLogger({ level: "silent", name: "outbox-test" });
-const tenant = "t";
 
 /** What a relay sent, in order: records, and heartbeats by their time. */
-type Sent = { readonly stream: string; readonly version: number } | { readonly issuedAt: Date };
+type Sent = HistoryEntry | { readonly issuedAt: Date };
 
 type Target = Pick<EventBus, "publish" | "heartbeat">;
 
@@ -39,91 +40,23 @@ class MemoryBus implements Target {
   }
 }
 
+const recordsOf = (sent: readonly Sent[]) => sent.filter((one) => "stream" in one);
+
 const toRecords = ({ stream, version, payload }: StoredEvent): OutgoingRecord[] => [
   { topic: "history", key: stream, headers: { version: String(version) }, value: payload },
 ];
 
-/** Writes events in transactions that last a random time, some of which roll back. */
-class Writers {
-  readonly committed = new Map<string, number>();
-  /** Per event, a time of the database after its commit. */
-  readonly commits: { stream: string; version: number; before: Date }[] = [];
-  readonly #database: TestDatabase<Tables>;
-
-  constructor(database: TestDatabase<Tables>) {
-    this.#database = database;
-  }
-
-  async run(events: number, writers = 6): Promise<void> {
-    let left = events;
-    const write = async (): Promise<void> => {
-      while (left-- > 0) await this.#writeOne(`stream-${Math.floor(Math.random() * 20)}`);
-    };
-    await Promise.all(Array.from({ length: writers }, write));
-  }
-
-  async #writeOne(stream: string): Promise<void> {
-    const version = await inTenant(this.#database.databases, tenant, async (tx) => {
-      const raised = await tx
-        .insertInto("stream")
-        .values({ name: stream, version: 1n })
-        .onConflict((conflict) => conflict.column("name").doUpdateSet({ version: sql`stream.version + 1` }))
-        .returning("version")
-        .executeTakeFirstOrThrow();
-      await append(tx, {
-        eventId: randomUUID(),
-        tenantId: tenant,
-        stream,
-        version: raised.version,
-        type: "test.happened.v1",
-        payload: Buffer.from("x"),
-        actor: "test",
-      });
-      await sql`SELECT pg_sleep(${Math.random() * 0.008})`.execute(tx);
-      if (Math.random() < 0.1) throw new RolledBack();
-      return Number(raised.version);
-    }).catch((error: unknown) => {
-      if (error instanceof RolledBack) return undefined;
-      throw error;
-    });
-    if (version === undefined) return;
-    this.committed.set(stream, Math.max(version, this.committed.get(stream) ?? 0));
-    const { rows } = await sql<{ now: Date }>`SELECT clock_timestamp() AS now`.execute(this.#database.databases.app);
-    if (rows[0]) this.commits.push({ stream, version, before: rows[0].now });
-  }
-}
-
-class RolledBack extends Error {}
-
-/** What the consumers of a history must find: each stream complete and in order, once known versions are dropped. */
-function checkHistory(sent: readonly Sent[], committed: ReadonlyMap<string, number>): { duplicates: number } {
-  const versions = new Map<string, number>();
-  let duplicates = 0;
-  for (const one of sent) {
-    if (!("stream" in one)) continue;
-    const last = versions.get(one.stream) ?? 0;
-    if (one.version > last + 1) throw new Error(`${one.stream}: version ${one.version} came after ${last}`);
-    if (one.version <= last) duplicates++;
-    else versions.set(one.stream, one.version);
-  }
-  for (const [stream, version] of committed) {
-    const last = versions.get(stream) ?? 0;
-    if (last !== version) throw new Error(`${stream}: ${version} versions were committed, ${last} were sent`);
-  }
-  return { duplicates };
-}
-
 describe("the relay of an outbox", () => {
-  let database: TestDatabase<Tables>;
+  let database: TestDatabase<HistoryTables>;
   let bus: MemoryBus;
-  let writers: Writers;
+  let writers: HistoryWriters;
   const relays: Relay[] = [];
   const proxies: FaultProxy[] = [];
 
   beforeEach(async () => {
-    database = await createTestDatabase({ name: "outbox", migrations });
+    database = await createHistoryDatabase();
     bus = new MemoryBus();
-    writers = new Writers(database);
+    writers = new HistoryWriters(database);
   });
   afterEach(async () => {
     for (const proxy of proxies) proxy.restore();
@@ -147,7 +80,7 @@ describe("the relay of an outbox", () => {
     const { relay } = await startRelay();
     await writers.run(1_000);
     await relay.drain();
-    expect(checkHistory(bus.sent, writers.committed)).toEqual({ duplicates: 0 });
+    expect(checkHistory(recordsOf(bus.sent), writers.committed)).toEqual({ duplicates: 0 });
     expect([...writers.committed.values()].reduce((sum, version) => sum + version, 0)).toBeGreaterThan(500);
   });
 
@@ -157,7 +90,7 @@ describe("the relay of an outbox", () => {
     await writers.run(500);
     bus.loseAnswers = 0;
     await relay.drain();
-    expect(checkHistory(bus.sent, writers.committed).duplicates).toBeGreaterThan(0);
+    expect(checkHistory(recordsOf(bus.sent), writers.committed).duplicates).toBeGreaterThan(0);
   });
 
   test("another relay takes over when the connections of the working one break", async () => {
@@ -188,7 +121,7 @@ describe("the relay of an outbox", () => {
     }
     await writing;
     await members[0]?.relay.drain();
-    checkHistory(together.sent, writers.committed);
+    checkHistory(recordsOf(together.sent), writers.committed);
   });
 
   test("a relay that stands still loses its place", async () => {
@@ -216,7 +149,7 @@ describe("the relay of an outbox", () => {
     const [first] = await Promise.all([startRelay(watched), startRelay(watched)]);
     await writers.run(300);
     await first?.relay.drain();
-    expect(checkHistory(bus.sent, writers.committed)).toEqual({ duplicates: 0 });
+    expect(checkHistory(recordsOf(bus.sent), writers.committed)).toEqual({ duplicates: 0 });
     expect(most).toBe(1);
   });
 
@@ -240,28 +173,28 @@ describe("the relay of an outbox", () => {
   });
 
   test("sends all of a long backlog before the time", async () => {
-    await inTenant(database.databases, tenant, async (tx) => {
+    await inTenant(database.databases, historyTenant, async (tx) => {
       await sql`
         WITH written AS (
           INSERT INTO event (event_id, tenant_id, stream, version, type, payload, actor)
-          SELECT gen_random_uuid(), ${tenant}, 's', n, 'test.happened.v1', '', 'test' FROM generate_series(1, 1100) AS n
+          SELECT gen_random_uuid(), ${historyTenant}, 's', n, 'test.happened.v1', '', 'test' FROM generate_series(1, 1100) AS n
           RETURNING id)
         INSERT INTO outbox_pending SELECT id FROM written`.execute(tx);
     });
     await startRelay();
     await until("there is a heartbeat", () => bus.sent.some((one) => "issuedAt" in one));
     expect(bus.sent.findIndex((one) => "issuedAt" in one)).toBe(1_100);
-    checkHistory(bus.sent, new Map([["s", 1_100]]));
+    checkHistory(recordsOf(bus.sent), new Map([["s", 1_100]]));
   });
 
   test("reads a backlog of large events in pieces, and one larger than a piece alone", async () => {
     const mebibyte = 1024 * 1024;
     const sizes = [9 * mebibyte, ...Array.from({ length: 20 }, () => mebibyte)];
-    await inTenant(database.databases, tenant, async (tx) => {
+    await inTenant(database.databases, historyTenant, async (tx) => {
       for (const [index, size] of sizes.entries()) {
         await append(tx, {
           eventId: randomUUID(),
-          tenantId: tenant,
+          tenantId: historyTenant,
           stream: "s",
           version: BigInt(index + 1),
           type: "test.happened.v1",
@@ -282,7 +215,7 @@ describe("the relay of an outbox", () => {
     await relay.drain();
     expect(pieces).toEqual([1, 8, 8, 4]);
     expect(bus.sent.findIndex((one) => "issuedAt" in one)).toBe(sizes.length);
-    checkHistory(bus.sent, new Map([["s", sizes.length]]));
+    checkHistory(recordsOf(bus.sent), new Map([["s", sizes.length]]));
   });
 
   test("works on after its bus failed", async () => {
@@ -299,7 +232,7 @@ describe("the relay of an outbox", () => {
     expect(bus.sent).toEqual([]);
     target = bus;
     await relay.drain();
-    checkHistory(bus.sent, writers.committed);
+    checkHistory(recordsOf(bus.sent), writers.committed);
   });
 
   test("the check catches a relay that remembers the last id", async () => {
@@ -308,12 +241,16 @@ describe("the relay of an outbox", () => {
     await writers.run(1_000);
     running = false;
     await relaying;
-    expect(() => checkHistory(bus.sent, writers.committed)).toThrow(/version|versions/);
+    expect(() => checkHistory(recordsOf(bus.sent), writers.committed)).toThrow(/version|versions/);
   });
 });
 
 /** The planted bug: `id > last seen`, which passes over an event that got its id early and commits late. */
-async function relayByCursor(database: TestDatabase<Tables>, bus: MemoryBus, running: () => boolean): Promise<void> {
+async function relayByCursor(
+  database: TestDatabase<HistoryTables>,
+  bus: MemoryBus,
+  running: () => boolean,
+): Promise<void> {
   let lastSeen = 0n;
   for (let last = false; !last; ) {
     last = !running();

@@ -68,6 +68,8 @@ export interface Call {
   readonly credential: Credential;
   /** Whose data the call reads and writes: the credential's tenant. Throws as `credential` does. */
   readonly tenant: string;
+  /** Ends the call early with this answer, also while its handler waits for a reader that takes nothing. */
+  abort(reason: ServiceError): void;
 }
 
 /** What a transport hands to the pipeline: the call's circumstances, and the messages both ways. */
@@ -103,6 +105,8 @@ export class ServerCall implements Call {
    * slot waits for it.
    */
   abandoned: Promise<void> | undefined;
+  /** Proves the caller once more; set by the authentication middleware. @throws {ServiceError} when it can't any more. */
+  proveAgain: (() => Promise<void>) | undefined;
   #controller = new AbortController();
   #credential: Credential | undefined;
   #responseHeaders: Headers | undefined;

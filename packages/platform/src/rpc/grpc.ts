@@ -1,4 +1,3 @@
-import { once } from "node:events";
 import type { Readable, Writable } from "node:stream";
 import { type Message, toBinary } from "@bufbuild/protobuf";
 import * as grpc from "@grpc/grpc-js";
@@ -188,12 +187,26 @@ function answerOne(
 
 type ResponseStream = SurfaceCall & Writable & { end(metadata?: grpc.Metadata): unknown };
 
+/**
+ * How many bytes of a stream's answer may wait for its reader before the handler waits too. grpc-js counts messages, and
+ * would take sixteen of any size.
+ */
+const MAX_UNSENT_BYTES = 64 * 1024;
+
 function answerMany(route: Route, calls: OpenCalls, stream: ResponseStream, receive: Exchange["receive"]): void {
   let headersSent = false;
+  let unsent = 0;
   const { call, done } = begin(route, calls, stream, receive, (message) => {
     if (!headersSent && call.sentHeaders !== undefined) stream.sendMetadata(toMetadata(call.sentHeaders));
     headersSent = true;
-    return stream.write(encode(route, message)) ? undefined : once(stream, "drain").then(() => {});
+    const bytes = encode(route, message);
+    unsent += bytes.length;
+    const { promise: taken, resolve } = Promise.withResolvers<void>();
+    const room = stream.write(bytes, () => {
+      unsent -= bytes.length;
+      resolve();
+    });
+    return room && unsent <= MAX_UNSENT_BYTES ? undefined : taken;
   });
   done.then(
     () => stream.end(call.sentTrailers && toMetadata(call.sentTrailers)),

@@ -115,6 +115,7 @@ function lastStep(binding: ServiceBinding, method: DescMethod): Step {
   }
   return async (call) => {
     for await (const reply of answer(call) as AsyncIterable<MessageInitShape<DescMessage>>) {
+      await call.proveAgain?.();
       await call.send(create(method.output, reply));
     }
   };

@@ -29,6 +29,7 @@ import { resumeLicense } from "./resume-license.ts";
 import { revokeApiKey } from "./revoke-api-key.ts";
 import { revokeLicense } from "./revoke-license.ts";
 import { streamEntitlementSnapshots } from "./stream-entitlement-snapshots.ts";
+import { subscribeLicenseEvents } from "./subscribe-license-events.ts";
 import { suspendLicense } from "./suspend-license.ts";
 
 const tenants: Handlers<typeof TenantService, Context> = {
@@ -60,6 +61,7 @@ const licensing: Handlers<typeof LicensingService, Context> = {
   suspendLicense,
   resumeLicense,
   revokeLicense,
+  subscribeLicenseEvents,
   getEntitlementSnapshot,
   streamEntitlementSnapshots,
   getDatabaseTime,

@@ -60,6 +60,17 @@ export interface Event {
   version: bigint;
 }
 
+export interface EventPosition {
+  event_id: bigint;
+  position: bigint;
+  tenant_id: string;
+}
+
+export interface EventTail {
+  last_position: bigint;
+  tenant_id: string;
+}
+
 export interface Feature {
   created_at: Timestamp;
   fail_grace_seconds: Generated<number>;
@@ -151,6 +162,8 @@ export interface DB {
   api_key: ApiKey;
   customer: Customer;
   event: Event;
+  event_position: EventPosition;
+  event_tail: EventTail;
   feature: Feature;
   idempotency: Idempotency;
   license: License;

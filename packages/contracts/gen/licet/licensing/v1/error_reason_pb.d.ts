@@ -130,6 +130,24 @@ export enum ErrorReason {
    * @generated from enum value: ERROR_REASON_TOO_MANY_FEATURES = 15;
    */
   TOO_MANY_FEATURES = 15,
+
+  /**
+   * RESOURCE_EXHAUSTED: the tenant, or the instance that was asked, has as many
+   * subscriptions open as one may. The metadata `maximum` says how many, `of`
+   * whose they are: `tenant` or `instance`.
+   *
+   * @generated from enum value: ERROR_REASON_TOO_MANY_SUBSCRIPTIONS = 16;
+   */
+  TOO_MANY_SUBSCRIPTIONS = 16,
+
+  /**
+   * RESOURCE_EXHAUSTED: the subscriber took no message for longer than the
+   * metadata `limit_ms` although there was one, and was cut off. Nothing is
+   * lost: it goes on with the token of the last message that it received.
+   *
+   * @generated from enum value: ERROR_REASON_SUBSCRIBER_TOO_SLOW = 17;
+   */
+  SUBSCRIBER_TOO_SLOW = 17,
 }
 
 /**

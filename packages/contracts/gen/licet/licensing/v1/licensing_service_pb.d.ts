@@ -2,12 +2,13 @@
 // @generated from file licet/licensing/v1/licensing_service.proto (package licet.licensing.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Cycle, Limit, ProductCatalog } from "./catalog_pb.js";
 import type { License } from "./license_pb.js";
 import type { ConsistencyToken } from "./customer_pb.js";
+import type { LicenseChangeCause, LicenseChanged } from "./licensing_events_pb.js";
 import type { EntitlementSnapshot } from "./entitlement_pb.js";
 
 /**
@@ -453,6 +454,157 @@ export declare type RevokeLicenseResponse = Message<"licet.licensing.v1.RevokeLi
 export declare const RevokeLicenseResponseSchema: GenMessage<RevokeLicenseResponse>;
 
 /**
+ * SubscribeLicenseEventsRequest says where to begin and what to leave out.
+ *
+ * @generated from message licet.licensing.v1.SubscribeLicenseEventsRequest
+ */
+export declare type SubscribeLicenseEventsRequest = Message<"licet.licensing.v1.SubscribeLicenseEventsRequest"> & {
+  /**
+   * `resume_token` of the last message that was dealt with: the stream begins
+   * right behind it. Tokens do not expire, and hold with any filter. Empty at
+   * the first time; then `start` says where to begin.
+   *
+   * @generated from field: string resume_token = 1;
+   */
+  resumeToken: string;
+
+  /**
+   * Where to begin without a `resume_token`.
+   *
+   * @generated from field: licet.licensing.v1.SubscriptionStart start = 2;
+   */
+  start: SubscriptionStart;
+
+  /**
+   * Only the events of this customer, which may be one that is yet to come; of
+   * all customers when empty.
+   *
+   * @generated from field: string customer_id = 3;
+   */
+  customerId: string;
+
+  /**
+   * Only events with one of these causes; all when empty.
+   *
+   * @generated from field: repeated licet.licensing.v1.LicenseChangeCause causes = 4;
+   */
+  causes: LicenseChangeCause[];
+};
+
+/**
+ * Describes the message licet.licensing.v1.SubscribeLicenseEventsRequest.
+ * Use `create(SubscribeLicenseEventsRequestSchema)` to create a new message.
+ */
+export declare const SubscribeLicenseEventsRequestSchema: GenMessage<SubscribeLicenseEventsRequest>;
+
+/**
+ * SubscribeLicenseEventsResponse is one message of a subscription.
+ *
+ * @generated from message licet.licensing.v1.SubscribeLicenseEventsResponse
+ */
+export declare type SubscribeLicenseEventsResponse = Message<"licet.licensing.v1.SubscribeLicenseEventsResponse"> & {
+  /**
+   * Where a subscription goes on that has dealt with this message and all
+   * before it. Keep it together with what the event brought about.
+   *
+   * @generated from field: string resume_token = 1;
+   */
+  resumeToken: string;
+
+  /**
+   * What the message brings.
+   *
+   * @generated from oneof licet.licensing.v1.SubscribeLicenseEventsResponse.content
+   */
+  content: {
+    /**
+     * Something changed.
+     *
+     * @generated from field: licet.licensing.v1.LicenseEvent event = 2;
+     */
+    value: LicenseEvent;
+    case: "event";
+  } | {
+    /**
+     * Nothing passed the filters for some seconds.
+     *
+     * @generated from field: licet.licensing.v1.SubscriptionHeartbeat heartbeat = 3;
+     */
+    value: SubscriptionHeartbeat;
+    case: "heartbeat";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message licet.licensing.v1.SubscribeLicenseEventsResponse.
+ * Use `create(SubscribeLicenseEventsResponseSchema)` to create a new message.
+ */
+export declare const SubscribeLicenseEventsResponseSchema: GenMessage<SubscribeLicenseEventsResponse>;
+
+/**
+ * LicenseEvent is an event with the attributes that its CloudEvents headers
+ * have in Kafka.
+ *
+ * @generated from message licet.licensing.v1.LicenseEvent
+ */
+export declare type LicenseEvent = Message<"licet.licensing.v1.LicenseEvent"> & {
+  /**
+   * The event's id, the same wherever and whenever it is delivered. `ce_id`
+   *
+   * @generated from field: string event_id = 1;
+   */
+  eventId: string;
+
+  /**
+   * What happened, such as `licet.license.revoked.v1`. `ce_type`
+   *
+   * @generated from field: string type = 2;
+   */
+  type: string;
+
+  /**
+   * When it was written, by the database's clock. `ce_time`
+   *
+   * @generated from field: google.protobuf.Timestamp time = 3;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * The change, with everything that holds for the customer after it.
+   *
+   * @generated from field: licet.licensing.v1.LicenseChanged change = 4;
+   */
+  change?: LicenseChanged | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.LicenseEvent.
+ * Use `create(LicenseEventSchema)` to create a new message.
+ */
+export declare const LicenseEventSchema: GenMessage<LicenseEvent>;
+
+/**
+ * SubscriptionHeartbeat says that the subscription lives, and how far it is.
+ *
+ * @generated from message licet.licensing.v1.SubscriptionHeartbeat
+ */
+export declare type SubscriptionHeartbeat = Message<"licet.licensing.v1.SubscriptionHeartbeat"> & {
+  /**
+   * A time of the database: whatever was published before it and passes the
+   * filters was sent before this message.
+   *
+   * @generated from field: google.protobuf.Timestamp database_time = 1;
+   */
+  databaseTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.SubscriptionHeartbeat.
+ * Use `create(SubscriptionHeartbeatSchema)` to create a new message.
+ */
+export declare const SubscriptionHeartbeatSchema: GenMessage<SubscriptionHeartbeat>;
+
+/**
  * GetEntitlementSnapshotRequest names the customer of the caller's tenant.
  *
  * @generated from message licet.licensing.v1.GetEntitlementSnapshotRequest
@@ -568,6 +720,39 @@ export declare type GetDatabaseTimeResponse = Message<"licet.licensing.v1.GetDat
 export declare const GetDatabaseTimeResponseSchema: GenMessage<GetDatabaseTimeResponse>;
 
 /**
+ * SubscriptionStart is where a subscription without a resume token begins.
+ *
+ * @generated from enum licet.licensing.v1.SubscriptionStart
+ */
+export enum SubscriptionStart {
+  /**
+   * As NOW.
+   *
+   * @generated from enum value: SUBSCRIPTION_START_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * With what is published after the first message of the stream.
+   *
+   * @generated from enum value: SUBSCRIPTION_START_NOW = 1;
+   */
+  NOW = 1,
+
+  /**
+   * With the first event of the tenant's history.
+   *
+   * @generated from enum value: SUBSCRIPTION_START_EARLIEST = 2;
+   */
+  EARLIEST = 2,
+}
+
+/**
+ * Describes the enum licet.licensing.v1.SubscriptionStart.
+ */
+export declare const SubscriptionStartSchema: GenEnum<SubscriptionStart>;
+
+/**
  * LicensingService is the system of record of licenses.
  *
  * @generated from service licet.licensing.v1.LicensingService
@@ -650,6 +835,30 @@ export declare const LicensingService: GenService<{
     methodKind: "unary";
     input: typeof RevokeLicenseRequestSchema;
     output: typeof RevokeLicenseResponseSchema;
+  },
+  /**
+   * SubscribeLicenseEvents sends every change of the tenant's customers and
+   * licenses, as the event topic `licet.license.v1` carries them: each once
+   * within a stream, in order per customer, none left out. The first message is
+   * a heartbeat and comes at once. Where a stream ends, the next one goes on
+   * with the `resume_token` of the last message that was dealt with.
+   *
+   * A stream lasts 10 minutes at most and ends with DEADLINE_EXCEEDED
+   * `DEADLINE_EXCEEDED`; an instance that ends says UNAVAILABLE
+   * `SHUTTING_DOWN`, a key that was revoked or has expired meanwhile
+   * UNAUTHENTICATED `CREDENTIAL_INVALID`. A reader that does not take a message
+   * for too long is cut off with RESOURCE_EXHAUSTED `SUBSCRIBER_TOO_SLOW`;
+   * nothing is skipped for it.
+   *
+   * Errors: INVALID_ARGUMENT `INVALID_FIELD` for a `resume_token` that is not
+   * one of the tenant's; RESOURCE_EXHAUSTED `TOO_MANY_SUBSCRIPTIONS`.
+   *
+   * @generated from rpc licet.licensing.v1.LicensingService.SubscribeLicenseEvents
+   */
+  subscribeLicenseEvents: {
+    methodKind: "server_streaming";
+    input: typeof SubscribeLicenseEventsRequestSchema;
+    output: typeof SubscribeLicenseEventsResponseSchema;
   },
   /**
    * GetEntitlementSnapshot returns what holds for a customer now. For the
