@@ -11,7 +11,8 @@ import { LicenseType } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { ApiKeyRole } from "@licet/contracts/licet/licensing/v1/tenant_pb";
 import { asSystem } from "@licet/platform/database/database";
 import { newId } from "@licet/platform/ids";
-import { type KafkaServer, startKafka, whyNoKafka } from "@licet/platform/testing/kafka-server";
+import { whyNoKafka } from "@licet/platform/local/kafka-release";
+import { startTestKafka } from "@licet/platform/testing/kafka";
 import { until } from "@licet/platform/testing/until";
 import { Kafka, logLevel } from "kafkajs";
 import { sql } from "kysely";
@@ -27,7 +28,11 @@ function skipped(what: string, needs: string, why: string | undefined): boolean 
   return true;
 }
 
-const noKafka = skipped("the consumers of license events", "kafka", whyNoKafka());
+const noKafka = skipped(
+  "the consumers of license events",
+  "kafka",
+  process.env.KAFKA_BROKERS === undefined ? whyNoKafka() : undefined,
+);
 const noGo = noKafka || skipped("the consumers of license events in Go", "go", whyNoGo());
 const describeKafka = noKafka ? describe.skip : describe;
 
@@ -38,7 +43,7 @@ const within = { timeoutMs: 90_000 };
 const examples = path.join(import.meta.dirname, "../../examples/license-events");
 
 let folder: string;
-let kafka: KafkaServer;
+let kafka: Awaited<ReturnType<typeof startTestKafka>>;
 let licensing: LicensingOnKafka;
 let brand: LicensingClients;
 let consumers: Consumer[];
@@ -47,7 +52,7 @@ beforeAll(async () => {
   if (noKafka) return;
   folder = mkdtempSync(path.join(tmpdir(), "licet-license-events-"));
   const built = noGo ? undefined : buildGoExamples(folder);
-  kafka = await startKafka();
+  kafka = await startTestKafka();
   licensing = await startLicensingOnKafka(kafka.brokers);
   const adminKey = await createTenant();
   brand = licensing.as(adminKey);
