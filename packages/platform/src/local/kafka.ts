@@ -160,6 +160,7 @@ async function answers(address: string): Promise<boolean> {
   const admin = kafka.admin();
   try {
     await admin.connect();
+    if ((await admin.describeCluster()).brokers.length === 0) return false;
     // The first question about a group makes the topic of all groups, the second one fails until that is loaded.
     await admin.fetchOffsets({ groupId: "licet-start" });
     await admin.listGroups();
