@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { createClient } from "@connectrpc/connect";
 import { afterAll, beforeAll, expect, test } from "@jest/globals";
@@ -10,7 +11,12 @@ import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_serv
 import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
 import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import { UsageMeteringService } from "@licet/contracts/licet/metering/v1/usage_metering_service_pb";
-import { DecisionReason, ValidationService } from "@licet/contracts/licet/validation/v1/validation_service_pb";
+import {
+  DecisionReason,
+  type ValidateFeatureRequestSchema,
+  type ValidateFeatureResponse,
+  ValidationService,
+} from "@licet/contracts/licet/validation/v1/validation_service_pb";
 import { ServiceError } from "@licet/platform/errors";
 import { newId } from "@licet/platform/ids";
 import { type KafkaServer, startKafka } from "@licet/platform/local/kafka";
@@ -56,14 +62,29 @@ async function provision(features: readonly string[], number = 1) {
   const customerId = `customer-${newId()}`;
   await customers.createCustomer({ requestId: newId(), customerId, name: customerId });
   const validUntil = timestampFromDate(new Date(Date.now() + 86_400_000));
-  const request = { requestId: newId(), customerId, product: PRODUCT, features: [...features], validUntil };
+  const request = { requestId: newId(), customerId, product: PRODUCT, seats: 1, features: [...features], validUntil };
   const { license, consistencyToken } = await licenses.provisionLicense(request);
   return { customerId, licenseId: license?.licenseId ?? "", token: consistencyToken };
 }
 
+type Question = MessageInitShape<typeof ValidateFeatureRequestSchema>;
+
+/** Asks one validation replica; again where the machine was too slow for the method's 250 ms. */
+async function ask(replica: ReturnType<typeof at>, question: Question): Promise<ValidateFeatureResponse> {
+  let answer: ValidateFeatureResponse | undefined;
+  await until("there is an answer", async () => {
+    answer = await replica.validation.validateFeature(question, PATIENT).catch((error: unknown) => {
+      if (error instanceof ServiceError && error.code === "DEADLINE_EXCEEDED") return undefined;
+      throw error;
+    });
+    return answer !== undefined;
+  });
+  return answer as ValidateFeatureResponse;
+}
+
 /** What each validation replica says. */
 async function answers(customerId: string, feature: string): Promise<string[]> {
-  const all = replicas.map(({ validation }) => validation.validateFeature({ customerId, feature }, PATIENT));
+  const all = replicas.map((replica) => ask(replica, { customerId, feature }));
   return (await Promise.all(all)).map(({ reason, degraded }) => DecisionReason[reason] + (degraded ? " degraded" : ""));
 }
 
@@ -143,21 +164,18 @@ describeOwnKafka("a mesh of two replicas each on Kafka, Redis and Postgres", () 
       for (let round = 0; round < 100; round++) {
         const { customerId, licenseId, token } = await provision(["reports"], both[round % 2]);
         const question = { customerId, feature: "reports" };
-        for (const { validation } of replicas) {
-          expect(await validation.validateFeature({ ...question, atLeast: token }, PATIENT)).toMatchObject({
-            valid: true,
-          });
+        for (const replica of replicas) {
+          expect(await ask(replica, { ...question, atLeast: token })).toMatchObject({ valid: true });
         }
         const { licenses } = replicas[round % 2] as ReturnType<typeof at>;
         const revoked = await licenses.revokeLicense({ requestId: newId(), licenseId, reason: "test" });
         const acknowledgedAt = performance.now();
-        const seen = replicas.map(async ({ validation }) => {
-          await until("it is denied", async () => !(await validation.validateFeature(question, PATIENT)).valid);
+        const seen = replicas.map(async (replica) => {
+          await until("it is denied", async () => !(await ask(replica, question)).valid);
           delays.push(performance.now() - acknowledgedAt);
         });
-        const withToken = replicas.map(({ validation }) =>
-          validation.validateFeature({ ...question, atLeast: revoked.consistencyToken }, PATIENT),
-        );
+        const atLeast = revoked.consistencyToken;
+        const withToken = replicas.map((replica) => ask(replica, { ...question, atLeast }));
         for (const { valid, reason } of await Promise.all(withToken)) {
           expect([valid, DecisionReason[reason]]).toEqual([false, "LICENSE_REVOKED"]);
         }
@@ -211,7 +229,7 @@ describeOwnKafka("a mesh of two replicas each on Kafka, Redis and Postgres", () 
       const step = async (): Promise<void> => {
         const customers = ["cairo-capital", "trial-desk", `nobody-${newId()}`];
         const all = customers.flatMap((customerId) =>
-          replicas.map(({ validation }) => validation.validateFeature({ customerId, feature: "egx_access" }, PATIENT)),
+          replicas.map((replica) => ask(replica, { customerId, feature: "egx_access" })),
         );
         asked += all.length;
         for (const result of await Promise.allSettled(all)) {
