@@ -25,10 +25,13 @@ import { describeOwnKafka } from "@licet/platform/testing/kafka";
 import { type FaultProxy, startFaultProxy } from "@licet/platform/testing/proxy";
 import { describeRedis, startRedis, type TestRedis } from "@licet/platform/testing/redis";
 import { until } from "@licet/platform/testing/until";
+import { restartAll } from "./load.ts";
 import { startMesh, type TestMesh } from "./processes.ts";
 
 /** How long each is gone. The full proof takes 120; beyond 30 the fence is seen, too. */
 const outageMs = 1_000 * Number(process.env.LICET_OUTAGE_SECONDS ?? 10);
+/** How often every replica is restarted. The full proof takes 5. */
+const rounds = Number(process.env.LICET_RESTART_ROUNDS ?? 1);
 /** T of the fence, and what a loaded machine may add. */
 const FENCE_MS = 30_000;
 const SLACK_MS = 10_000;
@@ -185,6 +188,12 @@ describeOwnKafka("a mesh of two replicas each on Kafka, Redis and Postgres", () 
       const [p50, p99] = [0.5, 0.99].map((q) => delays[Math.floor(q * (delays.length - 1))]?.toFixed(0));
       process.stdout.write(`${delays.length} revocations seen at a replica: p50 ${p50} ms, p99 ${p99} ms\n`);
     }, 120_000);
+
+    test(
+      "notice nothing when every replica is restarted, one after the other",
+      () => restartAll(mesh, rounds),
+      900_000,
+    );
 
     test("without Kafka get decisions by the fail mode, can provision, and lose no usage", async () => {
       const known = await provision(["margin", "reports"]);

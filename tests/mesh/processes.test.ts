@@ -1,6 +1,4 @@
 /** The services as processes, two of each, on the Postgres log: what one replica is told, all of them know. */
-import { setTimeout as delay } from "node:timers/promises";
-import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { createClient } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
 import type { ServiceName } from "@licet/cli/mesh/services";
@@ -14,6 +12,7 @@ import { DecisionReason, ValidationService } from "@licet/contracts/licet/valida
 import { ServiceError } from "@licet/platform/errors";
 import { newId } from "@licet/platform/ids";
 import { until } from "@licet/platform/testing/until";
+import { countOf, restartAll, startLoad, verify } from "./load.ts";
 import { startMesh, type TestMesh } from "./processes.ts";
 
 const METRIC = "exchange_requests";
@@ -132,119 +131,17 @@ describe("two replicas of each service", () => {
 
 describe("under steady load", () => {
   test("kill -9 of a replica of each service fails no call and loses nothing acknowledged", async () => {
-    const load = startLoad();
+    const load = startLoad(mesh);
     for (const service of services) await mesh.restart(service, 1, "SIGKILL");
-    await verify(await load.stop());
+    await verify(mesh, await load.stop());
   }, 300_000);
 
-  test("a rolling restart of every replica fails no call, loses nothing acknowledged, and each ends in time", async () => {
-    const load = startLoad();
-    const exits: number[] = [];
-    for (const service of services) {
-      for (const number of both) exits.push((await mesh.restart(service, number, "SIGTERM")).endedAfterMs);
-    }
-    await verify(await load.stop());
-    process.stdout.write(`slowest of ${exits.length} exits: ${Math.max(...exits).toFixed(0)} ms\n`);
-    expect(Math.max(...exits)).toBeLessThan(15_000);
-  }, 540_000);
+  test(
+    "a rolling restart of every replica fails no call, loses nothing acknowledged, and each ends in time",
+    () => restartAll(mesh, 1),
+    540_000,
+  );
 });
-
-/** What the callers of a load remember. */
-interface Journal {
-  calls: number;
-  slowestMs: number;
-  readonly failures: unknown[];
-  readonly tracked: Set<string>;
-  /** License ids. */
-  readonly provisioned: Set<string>;
-  readonly customerId: string;
-}
-
-/** Calls every service all the time, each caller one call after the other, over the standard client. */
-function startLoad(): { stop(): Promise<Journal> } {
-  const channel = (service: ServiceName) => mesh.all(service, "tradsys", "admin");
-  const customers = createClient(CustomerService, channel("licensing"));
-  const licenses = createClient(LicensingService, channel("licensing"));
-  const validation = createClient(ValidationService, channel("validation"));
-  const usage = createClient(UsageMeteringService, channel("usage-metering"));
-  const invoices = createClient(InvoiceService, channel("billing"));
-  const customerId = `load-${newId()}`;
-  const journal: Journal = {
-    calls: 0,
-    slowestMs: 0,
-    failures: [],
-    tracked: new Set(),
-    provisioned: new Set(),
-    customerId,
-  };
-  let stopping = false;
-
-  const caller = async (everyMs: number, call: () => Promise<void>): Promise<void> => {
-    while (!stopping) {
-      const startedAt = performance.now();
-      await call().catch((error: unknown) => void journal.failures.push(error));
-      journal.calls += 1;
-      journal.slowestMs = Math.max(journal.slowestMs, performance.now() - startedAt);
-      await delay(everyMs);
-    }
-  };
-  const track = async (): Promise<void> => {
-    const id = newId();
-    await usage.trackUsage({ event: { id, customerId, metric: METRIC, quantity: "1" } });
-    journal.tracked.add(id);
-  };
-  const provision = async (): Promise<void> => {
-    const own = await newCustomer(customers, "load");
-    const request = { requestId: newId(), customerId: own, product: PRODUCT, plan: PLAN };
-    journal.provisioned.add((await licenses.provisionLicense(request)).license?.licenseId ?? "");
-  };
-  const validate = async (): Promise<void> => {
-    const { valid } = await validation.validateFeature({ customerId: "cairo-capital", feature: FEATURE }, PATIENT);
-    if (!valid) throw new Error("cairo-capital was denied");
-  };
-  const preview = async (): Promise<void> => void (await invoices.previewInvoice({ customerId: "nile-brokers" }));
-  const started = customers.createCustomer({ requestId: newId(), customerId, name: "load" });
-  const callers = started.then(() =>
-    Promise.all([
-      caller(5, validate),
-      caller(5, validate),
-      caller(20, track),
-      caller(20, track),
-      caller(50, provision),
-      caller(50, preview),
-    ]),
-  );
-  return {
-    async stop() {
-      stopping = true;
-      await callers;
-      return journal;
-    },
-  };
-}
-
-/** No call failed, and everything acknowledged is there, once. */
-async function verify({ calls, slowestMs, failures, tracked, provisioned, customerId }: Journal): Promise<void> {
-  process.stdout.write(
-    `${calls} calls, ${failures.length} failed, slowest ${slowestMs.toFixed(0)} ms; ` +
-      `acknowledged: ${tracked.size} events, ${provisioned.size} licenses\n`,
-  );
-  expect(failures).toEqual([]);
-  expect(calls).toBeGreaterThan(500);
-  const { usage, licenses } = at(1);
-  const wanted = BigInt(tracked.size);
-  await until("all are counted", async () => (await countOf(usage, customerId)).events >= wanted);
-  expect(await countOf(usage, customerId)).toEqual({ events: wanted, quantity: String(tracked.size) });
-  for (const licenseId of provisioned) {
-    expect((await licenses.getLicense({ licenseId })).license?.licenseId).toBe(licenseId);
-  }
-}
-
-async function countOf(usage: ReturnType<typeof at>["usage"], customerId: string) {
-  const startTime = timestampFromDate(new Date(Date.now() - 86_400_000));
-  const [total] = (await usage.getUsageStats({ customerId, metric: METRIC, startTime })).totals;
-  return { events: total?.events ?? 0n, quantity: total?.quantity ?? "0" };
-}
 
 async function isRefused(ask: () => Promise<unknown>): Promise<boolean> {
   try {

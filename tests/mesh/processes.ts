@@ -29,6 +29,8 @@ export interface TestMesh {
   key(tenant: string, role: string): string;
   /** The target of all replicas of a service. */
   address(service: ServiceName): string;
+  /** Those that serve. */
+  replicas(): readonly { readonly service: ServiceName; readonly number: number }[];
   /** Ends one replica by a signal and waits until the mesh has it serving again. */
   restart(service: ServiceName, number: number, signal: "SIGTERM" | "SIGKILL"): Promise<{ endedAfterMs: number }>;
   /** Runs SQL as administrator in one of its databases, such as `licensing`. */
@@ -80,6 +82,7 @@ export async function startMesh(replicas: number, { authority, settings }: MeshO
     address,
     all: (service, tenant, role) => open(address(service), key(tenant, role)),
     one: (service, number, credential) => open(new URL(find(service, number).grpcUrl).host, credential),
+    replicas: () => info().replicas.map(({ service, number }) => ({ service: service as ServiceName, number })),
     async restart(service, number, signal) {
       const { pid } = find(service, number);
       const startedAt = performance.now();
