@@ -51,13 +51,13 @@ let consumers: Consumer[];
 beforeAll(async () => {
   if (noKafka) return;
   folder = mkdtempSync(path.join(tmpdir(), "licet-license-events-"));
-  const built = noGo ? undefined : buildGoExamples(folder);
+  // Before Kafka starts: a compiler beside it takes all cores, and Kafka has only so long to start.
+  if (!noGo) await buildGoExamples(folder);
   kafka = await startTestKafka();
   licensing = await startLicensingOnKafka(kafka.brokers);
   const adminKey = await createTenant();
   brand = licensing.as(adminKey);
   await furnish();
-  await built;
   const { apiKey, secret } = await brand.tenants.createApiKey({
     requestId: newId(),
     name: "subscriber",
