@@ -17,7 +17,7 @@ export interface ServeOptions {
   readonly host: string;
   /** Port of gRPC, health and reflection; 0 takes a free one. */
   readonly grpcPort: number;
-  /** Port of Connect JSON, gRPC-Web and `GET /health`, cleartext HTTP/1.1; 0 takes a free one. */
+  /** Port of Connect JSON, gRPC-Web and `GET /health`, cleartext HTTP/1.1 and HTTP/2; 0 takes a free one. */
   readonly webPort: number;
   /** Makes the gRPC port speak TLS, to callers with a certificate of the same authority only. */
   readonly tls?: TlsIdentity | undefined;

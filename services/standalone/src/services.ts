@@ -18,7 +18,7 @@ import { defaults as validationDefaults } from "@licet/validation/config";
 import type { DatabaseServer } from "./databases.ts";
 import type { Secrets } from "./secrets.ts";
 
-/** Calls and streams at once in this process; calls between its services count too. */
+/** Calls and streams from outside at once, of each area. */
 const MAX_CONCURRENT = 500;
 const MAX_STREAMS = 1_000;
 

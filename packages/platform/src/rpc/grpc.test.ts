@@ -1,4 +1,5 @@
-import { connect } from "node:http2";
+import { once } from "node:events";
+import { type ClientHttp2Stream, connect, constants, type IncomingHttpHeaders } from "node:http2";
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";
 import * as grpc from "@grpc/grpc-js";
@@ -56,6 +57,34 @@ function statusOf(client: grpc.Client, method: string, bytes: Buffer, metadata =
   });
 }
 
+function headersOf(method: string) {
+  return {
+    ":method": "POST",
+    ":path": path(method),
+    "content-type": "application/grpc",
+    te: "trailers",
+    authorization: `Bearer ${echoKeys.allowed}`,
+  };
+}
+
+/** A call on a connection of its own, for a test to write its bytes. */
+function open(address: string, method: string, headers: Record<string, string> = {}) {
+  const session = connect(`http://${address}`);
+  const stream = session.request({ ...headersOf(method), ...headers });
+  stream.on("error", () => {});
+  return { session, stream };
+}
+
+/** The error that a call without an answer ends with. */
+async function errorOn(stream: ClientHttp2Stream) {
+  const [headers] = (await once(stream, "response")) as [IncomingHttpHeaders];
+  return fromGrpcStatus({
+    code: Number(headers["grpc-status"]),
+    details: String(headers["grpc-message"]),
+    metadata: grpc.Metadata.fromHttp2Headers(headers),
+  });
+}
+
 /** An input of one message that stays open. */
 async function* endless() {
   yield { text: "x" };
@@ -99,10 +128,31 @@ describe("what is refused before a handler runs", () => {
     expect((await statusOf(raw, "Batch", request)).code).toBe(grpc.status.OK);
   });
 
-  test("a message that the transport won't hold in memory", async () => {
-    const { raw } = await start();
-    const status = await statusOf(raw, "Batch", encoded({ text: "x".repeat(1_000_000) }));
-    expect(status.code).toBe(grpc.status.RESOURCE_EXHAUSTED);
+  test("a message too large, as soon as it says how long it is", async () => {
+    const { server } = await start();
+    const { session, stream } = open(server.grpcAddress, "Echo");
+    stream.write(Buffer.from([0, 0, 1, 0, 1]));
+    expect(await errorOn(stream)).toMatchObject({
+      code: "INVALID_ARGUMENT",
+      reason: "MESSAGE_TOO_LARGE",
+      metadata: { max_bytes: "65536" },
+    });
+    session.destroy();
+  });
+
+  test.each([
+    ["no message", Buffer.alloc(0), {}, "neither none nor several"],
+    ["two messages", Buffer.from([0, 0, 0, 0, 2, 10, 0, 0, 0, 0, 0, 0]), {}, "neither none nor several"],
+    ["a timeout that is none", Buffer.from([0, 0, 0, 0, 0]), { "grpc-timeout": "soon" }, "grpc-timeout"],
+    ["a compressed message", Buffer.from([1, 0, 0, 0, 0]), { "grpc-encoding": "gzip" }, "grpc-encoding"],
+  ])("%s", async (_what, bytes, headers, message) => {
+    const { server } = await start();
+    const { session, stream } = open(server.grpcAddress, "Echo", headers);
+    stream.end(bytes);
+    const error = await errorOn(stream);
+    expect(error).toMatchObject({ code: "INVALID_ARGUMENT", reason: "MALFORMED_MESSAGE" });
+    expect(error.message).toContain(message);
+    session.destroy();
   });
 
   test("metadata above 8 KiB", async () => {
@@ -180,6 +230,32 @@ describe("a caller that leaves", () => {
     );
   });
 
+  test("too often at once loses its connection", async () => {
+    let begun = 0;
+    const { server } = await start({
+      handlers: {
+        async echo() {
+          begun += 1;
+          return {};
+        },
+      },
+    });
+    const session = connect(`http://${server.grpcAddress}`, { settings: { enablePush: false } });
+    session.on("error", () => {});
+    const goaway = new Promise((resolve) => session.once("goaway", resolve));
+    const message = encoded({ text: "x" });
+    const framed = Buffer.concat([Buffer.from([0, 0, 0, 0, message.length]), message]);
+    for (let i = 0; i < 500 && !session.destroyed; i++) {
+      const stream = session.request(headersOf("Echo"));
+      stream.on("error", () => {});
+      stream.write(framed, () => stream.close(constants.NGHTTP2_CANCEL));
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    await goaway;
+    expect(begun).toBeLessThan(500);
+    session.destroy();
+  });
+
   test("ends a stream's generator", async () => {
     const ended = Promise.withResolvers<void>();
     const { client } = await start({
@@ -215,17 +291,9 @@ describe("a caller that leaves", () => {
         },
       },
     });
-    const session = connect(`http://${server.grpcAddress}`);
-    const request = session.request({
-      ":method": "POST",
-      ":path": path("Collect"),
-      "content-type": "application/grpc",
-      te: "trailers",
-      authorization: `Bearer ${echoKeys.allowed}`,
-    });
-    request.on("error", () => {});
+    const { session, stream } = open(server.grpcAddress, "Collect");
     const message = encoded({ text: "x" });
-    request.write(Buffer.concat([Buffer.from([0, 0, 0, 0, message.length]), message]));
+    stream.write(Buffer.concat([Buffer.from([0, 0, 0, 0, message.length]), message]));
     await expect(failed.promise).resolves.toMatchObject({ code: "CANCELLED" });
   });
 });

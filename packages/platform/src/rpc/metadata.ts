@@ -5,7 +5,7 @@ import { type Status, StatusSchema } from "@licet/contracts/google/rpc/status_pb
 import { codeNumber, fromStatus, type ServiceError, toStatus } from "../errors.ts";
 
 /** The trailer that carries a `google.rpc.Status` with its details. */
-const DETAILS_KEY = "grpc-status-details-bin";
+export const DETAILS_KEY = "grpc-status-details-bin";
 
 /** The metadata as headers; values of `-bin` keys become base64, as the web transports have them. */
 export function fromMetadata(metadata: grpc.Metadata): Headers {

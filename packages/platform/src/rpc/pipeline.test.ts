@@ -1,7 +1,9 @@
 import { Writable } from "node:stream";
 import { type Client, createClient } from "@connectrpc/connect";
 import { describe, expect, test } from "@jest/globals";
+import { Health } from "@licet/contracts/grpc/health/v1/health_pb";
 import { ServiceError } from "../errors.ts";
+import { createHealth } from "../health.ts";
 import { createLogger } from "../logging.ts";
 import {
   type EchoHandlers,
@@ -245,6 +247,8 @@ describe("overload", () => {
     for (let i = 0; i < 50; i++) {
       const controller = new AbortController();
       const call = client.echo({ text: "x" }, { signal: controller.signal });
+      call.catch(() => {});
+      await new Promise((resolve) => setImmediate(resolve));
       controller.abort();
       await expect(call).rejects.toMatchObject({ code: expect.stringMatching(/CANCELLED|UNAVAILABLE/) });
     }
@@ -256,6 +260,34 @@ describe("overload", () => {
         () => false,
       ),
     );
+  });
+
+  test("a caller that leaves before the handler begins never makes it begin", async () => {
+    const { calls, handler } = stubborn();
+    const client = echoClient({ echo: handler });
+    const controller = new AbortController();
+    const call = client.echo({ text: "x" }, { signal: controller.signal });
+    controller.abort();
+    await expect(call).rejects.toMatchObject({ code: "CANCELLED" });
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(calls).toHaveLength(0);
+  });
+
+  test("a flood of one area leaves the others alone", async () => {
+    const { gate, calls, handler } = stubborn();
+    const pipeline = fromOutside(echoPipeline({ maxConcurrent: 1 }));
+    const echo = echoBinding({ echo: handler });
+    const elsewhere = { ...createHealth([echo]).binding, open: false };
+    const headers = { authorization: `Bearer ${echoKeys.allowed}` };
+    const transport = createLocalTransport({ bindings: [echo, elsewhere], pipeline, headers });
+    const client = createClient(EchoService, transport);
+    const running = client.echo({ text: "x" });
+    await until("the only slot is taken", () => calls.length === 1);
+    await expect(client.echo({ text: "x" })).rejects.toMatchObject({ reason: "OVERLOADED" });
+    // It had a slot: what it lacks is looked at behind that.
+    await expect(createClient(Health, transport).check({})).rejects.toMatchObject({ reason: "SCOPE_MISSING" });
+    gate.resolve();
+    await running;
   });
 
   test("a handler that goes on after its deadline keeps its slot", async () => {

@@ -9,6 +9,7 @@ import { authentication } from "./middleware/authentication.ts";
 import { authorization } from "./middleware/authorization.ts";
 import { deadline } from "./middleware/deadline.ts";
 import { errors } from "./middleware/errors.ts";
+import { runningHandlers } from "./middleware/handlers-running.ts";
 import { slots } from "./middleware/slots.ts";
 import { telemetry } from "./middleware/telemetry.ts";
 import { validation } from "./middleware/validation.ts";
@@ -20,9 +21,9 @@ const MAX_OPEN = 100;
 export interface PipelineOptions {
   /** Proves who calls by the call's headers; see `credentials.ts`. */
   authenticate(headers: Headers): Promise<Credential>;
-  /** How many unary calls may run at once. */
+  /** How many unary calls of one area, the services of one proto package, may run at once: a flood of one leaves the others alone. */
   maxConcurrent: number;
-  /** How many streams may be open at once. */
+  /** How many streams of one area may be open at once. */
   maxStreams: number;
   logger: Logger;
   /** The clock, in epoch milliseconds. */
@@ -55,7 +56,7 @@ export interface Pipeline {
  * authentication → authorisation → validation → handler. Open services skip
  * authentication and authorisation. Create one per process, after telemetry
  * was started, and hand it to every transport, so that the slots are counted
- * together.
+ * together. They are counted for each area by itself.
  */
 export function createPipeline(options: PipelineOptions): Pipeline {
   const now = options.now ?? Date.now;
@@ -63,16 +64,21 @@ export function createPipeline(options: PipelineOptions): Pipeline {
   const outer = [telemetry(), errors(options.logger)];
   const inner = validation(validator);
   const guards = [authentication((headers) => options.authenticate(headers)), authorization];
-  const unarySlots = slots(options.maxConcurrent);
-  const streamSlots = slots(options.maxStreams);
-  const openSlots = slots(MAX_OPEN);
+  const running = runningHandlers();
+  const limits = new Map<string, readonly Middleware[]>();
+  const limitsOf = (binding: ServiceBinding, method: DescMethod): readonly Middleware[] => {
+    const area = binding.service.file.proto.package;
+    const kind = binding.open ? "open" : method.methodKind === "unary" ? "unary" : "streaming";
+    const max = { open: MAX_OPEN, unary: options.maxConcurrent, streaming: options.maxStreams }[kind];
+    const steps = limits.get(`${area} ${kind}`) ?? [slots(max), deadline(now), running.count({ area, kind }, max)];
+    limits.set(`${area} ${kind}`, steps);
+    return steps;
+  };
 
   return {
     routes(binding) {
       return binding.service.methods.map((method) => {
-        const unary = method.methodKind === "unary";
-        const slot = binding.open ? openSlots : unary ? unarySlots : streamSlots;
-        const steps = [...outer, slot, deadline(now), ...(binding.open ? [] : guards), inner];
+        const steps = [...outer, ...limitsOf(binding, method), ...(binding.open ? [] : guards), inner];
         // The first validation of a message type compiles its rules, which takes milliseconds.
         validator.validate(method.input, create(method.input));
         return createRoute(method, compose(steps, lastStep(binding, method)));
@@ -106,7 +112,11 @@ function compose(middlewares: readonly Middleware[], last: Step): Step {
 function lastStep(binding: ServiceBinding, method: DescMethod): Step {
   const handler: AnyHandler | undefined = binding.implementation[method.localName];
   if (handler === undefined) throw new Error(`${methodName(method)} has no handler`);
-  const answer = (call: ServerCall): ReturnType<AnyHandler> => handler(call, call.input as Message);
+  const answer = (call: ServerCall): ReturnType<AnyHandler> => {
+    // Whoever left meanwhile costs no more than this.
+    call.signal.throwIfAborted();
+    return handler(call, call.input as Message);
+  };
   if (method.methodKind === "unary" || method.methodKind === "client_streaming") {
     return async (call) => {
       const reply = (await answer(call)) as MessageInitShape<DescMessage>;

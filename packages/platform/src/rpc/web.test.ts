@@ -1,3 +1,5 @@
+import { once } from "node:events";
+import { connect } from "node:net";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
@@ -250,6 +252,21 @@ describe("a caller that leaves", () => {
     await until("the handler hears of it", () => calls[0]?.signal.aborted === true);
     expect(calls[0]?.signal.reason).toMatchObject({ code: "CANCELLED" });
     gate.resolve();
+  });
+
+  test("in the middle of a pipeline of refused requests harms nobody", async () => {
+    const { webUrl } = await start();
+    const { hostname, port } = new URL(webUrl);
+    const body = '{"text":"x"}';
+    const head = `POST /testing.v1.EchoService/Echo HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n`;
+    for (let round = 0; round < 20; round++) {
+      const socket = connect(Number(port), hostname);
+      await once(socket, "connect");
+      socket.write(`${head}content-length: ${body.length}\r\n\r\n${body}`.repeat(20), () => socket.destroy());
+      await once(socket, "close");
+      // An error that nobody listens for would end the process: here it fails the test.
+      expect((await post("Echo", body)).status).toBe(200);
+    }
   });
 
   test("ends a stream's generator, and was never far behind it", async () => {

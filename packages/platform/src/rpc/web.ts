@@ -1,5 +1,4 @@
-import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import type { IncomingMessage, RequestListener, ServerResponse } from "node:http";
 import { createContextValues } from "@connectrpc/connect";
 import {
   type UniversalHandlerFn,
@@ -12,21 +11,12 @@ import { platformError } from "../errors.ts";
 import type { Logger } from "../logging.ts";
 import { clip, jsonOptions } from "./codec.ts";
 import type { ServiceBinding } from "./handlers.ts";
+import { createHttpPort } from "./http-port.ts";
 import type { Pipeline, Route } from "./pipeline.ts";
-import { createOpenCalls, hostPort, LAST_WORDS_MS, listenError, type OpenCalls, type RpcServer } from "./server.ts";
+import { createOpenCalls, hostPort, LAST_WORDS_MS, type OpenCalls, type RpcServer } from "./server.ts";
 import { peerKey, toConnectError } from "./web-call.ts";
 import { serveEnveloped } from "./web-stream.ts";
 import { serveConnectUnary } from "./web-unary.ts";
-
-/** Limits of the HTTP server: times in milliseconds, sizes in bytes. */
-const httpOptions = {
-  maxHeaderSize: 8 * 1024,
-  headersTimeout: 10_000,
-  requestTimeout: 30_000,
-  keepAliveTimeout: 65_000,
-  connectionsCheckingInterval: 5_000,
-};
-const MAX_CONNECTIONS = 10_000;
 
 /** What {@link createWebServer} needs. */
 export interface WebServerOptions {
@@ -41,10 +31,10 @@ export interface WebServerOptions {
 }
 
 /**
- * Serves bindings over HTTP/1.1 cleartext in the protocols of browsers and
- * scripts: Connect (JSON and binary, plain curl works) and gRPC-Web. Bidi
- * streams need HTTP/2 and are answered 505. No CORS headers: browsers of other
- * origins are kept out.
+ * Serves bindings over cleartext HTTP/1.1 and HTTP/2 in the protocols of
+ * browsers and scripts: Connect (JSON and binary, plain curl works) and
+ * gRPC-Web. Bidi streams need HTTP/2 and are answered 505 without it. No CORS
+ * headers: browsers of other origins are kept out.
  */
 export function createWebServer({ bindings, pipeline, host, port, routes = {}, logger }: WebServerOptions): RpcServer {
   const calls = createOpenCalls();
@@ -54,15 +44,7 @@ export function createWebServer({ bindings, pipeline, host, port, routes = {}, l
       .flatMap((binding) => pipeline.routes(binding))
       .map((route): [string, UniversalHandlerFn] => [`/${route.name}`, serve(route, calls)]),
   );
-  const open = new Set<ServerResponse>();
-  let draining = false;
-  const server = createServer(httpOptions, (request, response) => {
-    if (draining) response.setHeader("connection", "close");
-    open.add(response);
-    response.once("close", () => {
-      open.delete(response);
-      if (draining) server.closeIdleConnections();
-    });
+  const web = createHttpPort((request, response) => {
     const [path = ""] = (request.url ?? "").split("?");
     const listener = plain.get(`${request.method} ${path}`);
     const handler = handlers.get(path);
@@ -70,26 +52,18 @@ export function createWebServer({ bindings, pipeline, host, port, routes = {}, l
     else if (handler !== undefined) void answer(handler, request, response, logger);
     else answerUnknown(path, response);
   });
-  server.maxConnections = MAX_CONNECTIONS;
 
   return {
-    start() {
-      return new Promise((resolve, reject) => {
-        server.once("error", (error) => reject(listenError(host, port, error)));
-        server.listen({ host, port }, () => resolve({ port: (server.address() as AddressInfo).port }));
-      });
+    async start() {
+      return { port: await web.listen(host, port) };
     },
     async stop(graceMs) {
-      draining = true;
-      for (const response of open) {
-        if (!response.headersSent) response.setHeader("connection", "close");
-      }
-      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      const closed = web.drain();
       calls.endStreams();
       const grace = setTimeout(() => {
         logger.warn({ calls: calls.endAll(), graceMs }, "web server: calls outlived the grace and were cut");
       }, graceMs);
-      const force = setTimeout(() => server.closeAllConnections(), graceMs + LAST_WORDS_MS);
+      const force = setTimeout(() => web.closeAll(), graceMs + LAST_WORDS_MS);
       await closed;
       clearTimeout(grace);
       clearTimeout(force);
@@ -103,7 +77,7 @@ function serve(route: Route, calls: OpenCalls): UniversalHandlerFn {
   const connect = route.method.methodKind === "unary" ? serveConnectUnary(route, calls) : enveloped.connect;
   return async (request) => {
     if (request.method !== "POST") return uResponseMethodNotAllowed;
-    if (route.method.methodKind === "bidi_streaming") {
+    if (route.method.methodKind === "bidi_streaming" && !request.httpVersion.startsWith("2")) {
       return { ...uResponseVersionNotSupported, header: new Headers({ connection: "close" }) };
     }
     const { grpcWeb } = enveloped;
