@@ -60,7 +60,10 @@ test("1,000 exchange requests, each sent twice, make USD 6.25 of the month's USD
     quantity: "1",
   }));
   await usage.trackUsageBatch({ events });
-  await Promise.all(events.map((event) => usage.trackUsage({ event })));
+  // 100 at once: a thousand would be refused as overload, rightly.
+  for (let from = 0; from < events.length; from += 100) {
+    await Promise.all(events.slice(from, from + 100).map((event) => usage.trackUsage({ event })));
+  }
   const today = new Date();
   const startTime = timestampFromDate(new Date(Date.UTC(today.getUTCFullYear(), today.getUTCMonth())));
   const counted = async () => {
