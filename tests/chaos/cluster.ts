@@ -11,6 +11,8 @@ const BROKERS = 3;
 /** Enough for the few megabytes that a run has in flight. */
 const HEAP_MB = 192;
 const FORMAT_HEAP_MB = 128;
+/** A broker that has not ended so long after SIGTERM, in milliseconds, is killed. */
+const STOP_WITHIN_MS = 20_000;
 
 /** One broker; it keeps its data and ports through restarts. */
 export interface ClusterBroker {
@@ -76,7 +78,7 @@ export async function startCluster(folder: string, clients: readonly string[]): 
         process.kill(programs[index]?.pid ?? 0, signal);
       },
       async start() {
-        await programs[index]?.ended;
+        await programs[index]?.stop(STOP_WITHIN_MS);
         programs[index] = await launch(file);
       },
     })),

@@ -32,14 +32,16 @@ export interface Havoc {
   readonly spells: readonly Spell[];
   /** Processes ended by SIGKILL. */
   kills(): number;
+  /** Faults that could not be caused, or whose victim was not back in time. */
+  readonly failures: readonly string[];
 }
 
-/** What can be broken on a stage. */
-export function targetsOf({ replicas, cluster, links }: Stage): Targets {
+/** What can be broken on a stage: of its replicas and links those whose names hold `text`. */
+export function targetsOf({ replicas, cluster, links }: Stage, text = ""): Targets {
   return {
-    replicas: replicas.map(({ name }) => name),
+    replicas: replicas.map(({ name }) => name).filter((name) => name.includes(text)),
     brokers: (cluster?.brokers ?? []).map(({ number }) => `broker-${number}`),
-    links: [...links.keys()],
+    links: [...links.keys()].filter((name) => name.includes(text)),
   };
 }
 
@@ -55,6 +57,7 @@ export async function wreak(options: {
   const startedAt = performance.now();
   const working = new Map<string, Promise<void>>();
   const spells: Spell[] = [];
+  const failures: string[] = [];
   const elapsed = (): number => performance.now() - startedAt;
   for (const fault of faults) {
     await delay(Math.max(0, fault.atMs - elapsed()), undefined, { signal });
@@ -66,16 +69,19 @@ export async function wreak(options: {
     const spell: Spell = { fault, from: Date.now(), over: Number.POSITIVE_INFINITY, back: Number.POSITIVE_INFINITY };
     spells.push(spell);
     const over = (): void => {
-      spell.over = Date.now();
+      spell.over = Math.min(spell.over, Date.now());
     };
-    const done = cause({ stage, fault, signal, over }).then(() => {
-      spell.back = Date.now();
-      working.delete(busy);
-    });
+    const done = cause({ stage, fault, signal, over })
+      .catch((error: Error) => void failures.push(`${fault.kind} ${fault.target} ${fault.how}: ${error.message}`))
+      .then(() => {
+        over();
+        spell.back = Date.now();
+        working.delete(busy);
+      });
     working.set(busy, done);
   }
   await Promise.all(working.values());
-  return { spells, kills: () => spells.filter(({ fault }) => isKill(fault)).length };
+  return { spells, failures, kills: () => spells.filter(({ fault }) => isKill(fault)).length };
 }
 
 /** Of three brokers one at a time may be away, else nothing can be acknowledged. */

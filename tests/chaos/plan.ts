@@ -53,7 +53,10 @@ const weights: Readonly<Record<FaultKind, number>> = {
 };
 
 /** The pause between two faults, in milliseconds: short enough for over a hundred kills in twenty minutes. */
-const PAUSE_MS = { least: 1_500, most: 6_000 };
+const PAUSE_MS = { least: 1_000, most: 5_500 };
+/** In a long run one pause of so many is a quiet one, so that what is promised of a healthy mesh can be seen too. */
+const QUIET_ONE_OF = 30;
+const QUIET_MS = 25_000;
 /** From when on a run is long enough for a partition that outlasts the fence of 30 s. */
 const LONG_RUN_MS = 150_000;
 /** By how much clocks of validation may differ, in milliseconds, and of services that store times. */
@@ -71,7 +74,9 @@ export function planFaults(
   const drawn = kinds.flatMap((kind) => Array.from({ length: weights[kind] }, () => kind));
   if (drawn.length === 0) return [];
   const faults: Fault[] = [];
-  for (let atMs = between(random, 500, 2_000); atMs < runMs; atMs += between(random, PAUSE_MS.least, PAUSE_MS.most)) {
+  const pauseMs = (): number =>
+    runMs >= LONG_RUN_MS && random() < 1 / QUIET_ONE_OF ? QUIET_MS : between(random, PAUSE_MS.least, PAUSE_MS.most);
+  for (let atMs = between(random, 500, 2_000); atMs < runMs; atMs += pauseMs()) {
     const fault = draw(pick(random, drawn), targets, random);
     // So that a short run does not consist of one fault.
     const longest = fault.kind === "partition" ? fault.forMs : Math.max(2_000, runMs / 5);
@@ -90,10 +95,11 @@ function fits(kind: FaultKind, runMs: number): boolean {
 
 function draw(kind: FaultKind, targets: Targets, random: () => number): Omit<Fault, "atMs"> {
   const replica = pick(random, targets.replicas);
-  const validation = pick(
-    random,
-    targets.replicas.filter((name) => name.startsWith("validation")),
-  );
+  const validation = (): string =>
+    pick(
+      random,
+      targets.replicas.filter((name) => name.startsWith("validation")),
+    );
   // From one second to thirty, mostly short.
   const standstillMs = Math.round(1_000 + 29_000 * random() ** 3);
   switch (kind) {
@@ -104,7 +110,7 @@ function draw(kind: FaultKind, targets: Targets, random: () => number): Omit<Fau
     case "stop":
       return { kind, target: replica, how: "SIGSTOP", forMs: standstillMs };
     case "clock":
-      return drawClock(random() < 0.6 ? validation : replica, random);
+      return drawClock(random() < 0.6 ? validation() : replica, random);
     case "broker":
       return {
         kind,
@@ -124,7 +130,7 @@ function draw(kind: FaultKind, targets: Targets, random: () => number): Omit<Fau
         forMs: between(random, 1_000, 15_000),
       };
     case "partition":
-      return { kind, target: validation, how: "no events, no licensing", forMs: between(random, 45_000, 60_000) };
+      return { kind, target: validation(), how: "no events, no licensing", forMs: between(random, 45_000, 60_000) };
   }
 }
 

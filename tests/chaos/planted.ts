@@ -20,6 +20,8 @@ export interface PlantedBug {
   readonly log?: "postgres";
   /** The faults that bring it out. */
   readonly only: readonly FaultKind[];
+  /** Only replicas and links whose names hold this text are broken; all when absent. */
+  readonly targets?: string;
   /** Minutes of faults within which it must be caught. */
   readonly minutes: number;
   /** The invariants of which one must be found broken. */
@@ -52,6 +54,7 @@ export const plantedBugs: Readonly<Record<string, PlantedBug>> = {
       },
     ],
     only: ["kill"],
+    targets: "validation",
     minutes: 1,
     caughtBy: ["versions", "convergence", "revocation", "token"],
   },
@@ -114,6 +117,7 @@ export const plantedBugs: Readonly<Record<string, PlantedBug>> = {
       },
     ],
     only: ["kill", "postgres"],
+    targets: "usage-metering",
     minutes: 2,
     caughtBy: ["aggregates", "invoice"],
   },
@@ -131,6 +135,7 @@ export const plantedBugs: Readonly<Record<string, PlantedBug>> = {
       },
     ],
     only: ["kill", "postgres"],
+    targets: "usage-metering",
     minutes: 2,
     caughtBy: ["usage"],
   },
@@ -143,7 +148,8 @@ export const plantedBugs: Readonly<Record<string, PlantedBug>> = {
         to: "    ctx.gate.offer(records, leftMs() * LOG_SHARE).catch(() => undefined);\n",
       },
     ],
-    only: ["kill", "broker"],
+    only: ["kill"],
+    targets: "usage-metering",
     minutes: 1,
     caughtBy: ["usage"],
   },
@@ -209,7 +215,8 @@ export const plantedBugs: Readonly<Record<string, PlantedBug>> = {
       },
     ],
     only: ["stop", "link"],
-    minutes: 2,
+    targets: "licensing-",
+    minutes: 3,
     caughtBy: ["monotonic", "revocation", "healthy revocation"],
   },
 };

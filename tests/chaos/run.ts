@@ -87,12 +87,13 @@ export async function run(options: RunOptions): Promise<Summary> {
   }
 
   const runMs = minutes * 60_000;
-  const faults = planFaults(seed, runMs, targetsOf(stage), options.only);
+  const faults = planFaults(seed, runMs, targetsOf(stage, options.planted?.bug.targets), options.only);
   say(`letting ${faults.length} faults loose for ${minutes} min`);
   const onFault = ({ kind, target, how, forMs }: (typeof faults)[number]): void =>
     say(`${kind} ${target} ${how}${forMs === 0 ? "" : `, ${(forMs / 1_000).toFixed(1)} s`}`);
   const havoc = await wreak({ stage, faults, runMs, signal, onFault });
   signal.throwIfAborted();
+  for (const failure of havoc.failures) findings.add("faults", failure);
   const lastOver = Math.max(Date.now() - CONVERGES_WITHIN_MS, ...havoc.spells.map(({ over }) => over));
   say("the last fault is over; waiting until everything is whole");
   const finished = finish(clients, findings);
