@@ -37,7 +37,7 @@ export interface ChaosReplicaOptions {
   readonly env: Readonly<Record<string, string>>;
   /** Name of the planted bug, if any. */
   readonly planted: string | undefined;
-  /** Folder for its log and the cache of compiled code. */
+  /** Folder for its log. */
   readonly folder: string;
 }
 
@@ -66,7 +66,6 @@ export function startChaosReplica({ plan, env, planted, folder }: ChaosReplicaOp
           PATH: process.env.PATH,
           ...env,
           LICET_LOG_LEVEL: "warn",
-          NODE_COMPILE_CACHE: path.join(folder, "compiled"),
           LICET_CHAOS_CLOCK_OFFSET_MS: String(clockOffsetMs),
           ...(planted !== undefined && { LICET_CHAOS_PLANTED: planted }),
         },
