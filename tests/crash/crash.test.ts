@@ -8,8 +8,9 @@ import { DecisionReason } from "@licet/contracts/licet/validation/v1/validation_
 import { findFreePorts } from "@licet/platform/free-ports";
 import { createChannel } from "@licet/platform/rpc/client";
 import { until } from "@licet/platform/testing/until";
+import { randomFrom } from "../random.ts";
 import { type Fault, type Supervisor, supervise } from "./supervisor.ts";
-import { callersOver, countedEvents, type Journal, prepare, provisionOne, randomFrom, trackTen } from "./workload.ts";
+import { callersOver, countedEvents, type Journal, prepare, provisionOne, trackTen } from "./workload.ts";
 
 /** Decides every fault and its moment; another run with the same seed is alike, not identical: threads are not seeded. */
 const seed = Number(process.env.LICET_SEED ?? 20_261_122);

@@ -27,17 +27,6 @@ export interface Journal {
   readonly signal: AbortSignal;
 }
 
-/** Random numbers in [0, 1) that a seed decides: mulberry32. */
-export function randomFrom(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
 /** Calls until there is an answer. Only what a crash can cause is repeated; anything else is a finding. */
 async function insist<T>(journal: Journal, call: () => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {

@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { randomFrom } from "../crash/workload.ts";
+import { randomFrom } from "../random.ts";
 import type { Attack, Target } from "./attack.ts";
 import type { CanaryReport } from "./canary.ts";
 import { grpcAttacks } from "./grpc-attacks.ts";

@@ -5,7 +5,8 @@ import { DecisionReason, DecisionSource } from "@licet/contracts/licet/validatio
 import { createLogger } from "@licet/platform/logging";
 import { createRedisCache } from "@licet/platform/shared-cache/redis";
 import type { SharedCache, SharedValue } from "@licet/platform/shared-cache/shared-cache";
-import { describeRedis, startRedis } from "@licet/platform/testing/redis";
+import { describeRedis } from "@licet/platform/testing/redis";
+import { startRedis } from "@licet/platform/testing/redis-server";
 import { until } from "@licet/platform/testing/until";
 import {
   catalog,

@@ -5,7 +5,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import type { Ready } from "@licet/mesh/process";
 import type { Logger } from "@licet/platform/logging";
-import type { Plan } from "./services.ts";
+import type { Plan, ServiceName } from "./services.ts";
 
 /** A replica that has not ended by itself so long after SIGTERM, in milliseconds, is killed. */
 export const STOP_WITHIN_MS = 15_000;
@@ -80,11 +80,15 @@ export function startReplica({ plan, env, logger, onReady, onFailed }: ReplicaOp
   };
 }
 
+/** The file that runs a service as a process. */
+export function programOf(service: ServiceName): string {
+  return fileURLToPath(import.meta.resolve(`@licet/${service}/main`));
+}
+
 function launch({ service }: Plan, env: Readonly<Record<string, string>>): ChildProcess {
-  const program = fileURLToPath(import.meta.resolve(`@licet/${service}/main`));
   // The administrator's URL is ours; a replica gets those of its roles.
   const { DATABASE_URL: _, ...inherited } = process.env;
-  return spawn(process.execPath, [...process.execArgv, program], {
+  return spawn(process.execPath, [...process.execArgv, programOf(service)], {
     env: { LICET_LOG_LEVEL: "warn", ...inherited, ...env },
     // By the channel it notices when this process dies, in whatever way.
     stdio: ["ignore", "pipe", "inherit", "ipc"],

@@ -121,7 +121,8 @@ function serverProperties(logDir: string, port: number, controllerPort: number, 
     .join("");
 }
 
-function java(main: string, args: readonly string[], heapMb: number): string[] {
+/** The command that runs one of Kafka's programs with a heap of so many MiB; {@link fetchKafka} has fetched it. */
+export function kafkaCommand(main: string, args: readonly string[], heapMb: number): string[] {
   // A short life on few cores: the quick compiler and the simple collector.
   const flags = [`-Xmx${heapMb}m`, "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"];
   const logging = "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn";
@@ -132,7 +133,7 @@ async function format(settings: string, { users = [], signal }: KafkaOptions): P
   // A cluster id is 16 bytes in base64url; one that begins with a dash would be taken for an option.
   const id = `L${randomBytes(16).toString("base64url").slice(1)}`;
   const args = ["format", "-t", id, "-c", settings, ...users.flatMap((user) => ["--add-scram", user])];
-  await runGuarded(java("kafka.tools.StorageTool", args, 128), { signal }).catch((cause: unknown) => {
+  await runGuarded(kafkaCommand("kafka.tools.StorageTool", args, 128), { signal }).catch((cause: unknown) => {
     signal?.throwIfAborted();
     throw new Error(`Kafka can't format its storage: ${(cause as Error).message}`, { cause });
   });
@@ -141,7 +142,7 @@ async function format(settings: string, { users = [], signal }: KafkaOptions): P
 /** Starts the broker and resolves when it serves. */
 async function launch(settings: string, address: string, signal: AbortSignal | undefined): Promise<GuardedProgram> {
   signal?.throwIfAborted();
-  const broker = await startGuarded(java("kafka.Kafka", [settings], 256));
+  const broker = await startGuarded(kafkaCommand("kafka.Kafka", [settings], 256));
   let ended = false;
   void broker.ended.then(() => {
     ended = true;

@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, expect, test } from "@jest/globals";
 import { Redis } from "ioredis";
 import { createLogger } from "../logging.ts";
-import { describeRedis, startRedis, type TestRedis } from "../testing/redis.ts";
+import { describeRedis } from "../testing/redis.ts";
+import { startRedis, type TestRedis } from "../testing/redis-server.ts";
 import { sharedCacheConformance, sharedValue } from "../testing/shared-cache-conformance.ts";
 import { until } from "../testing/until.ts";
 import { createRedisCache } from "./redis.ts";

@@ -18,7 +18,9 @@ interface TableFacts {
  *
  * @returns one sentence per breach.
  */
-export async function isolationBreaches<DB>(database: TestDatabase<DB>): Promise<string[]> {
+export async function isolationBreaches<DB>(database: {
+  readonly databases: Pick<TestDatabase<DB>["databases"], "app">;
+}): Promise<string[]> {
   const { app } = database.databases;
   const { rows } = await sql<TableFacts>`
     SELECT c.relname AS name, c.relowner::regrole::text AS owner, c.relrowsecurity AS enabled, c.relforcerowsecurity AS forced,
