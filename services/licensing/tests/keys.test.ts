@@ -106,7 +106,7 @@ describe("two brands, one e-mail, several products under one key", () => {
       key: { case: "keyId", value: pro.key.keyId },
     });
     expect(second.keySecret).toBe("");
-    expect(second.key?.licenses.map(({ product }) => product)).toEqual(["pro", "content-ai"]);
+    expect(second.key?.licenses.map(({ product }) => product)).toEqual(["content-ai", "pro"]);
     const rocket = await sell(wprocket, "rocket", "ada");
     expect(rocket.secret).toMatch(/^WPR-/);
 

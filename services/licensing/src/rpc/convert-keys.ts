@@ -18,7 +18,7 @@ export function licenseKeyToProto(key: LicenseKey, now: Date): MessageInitShape<
     customerId: key.customerId,
     format: toEnum(KeyFormat, key.format),
     hint: key.hint,
-    licenses: key.licenses.map(({ product, licenseId }) => ({ product, licenseId })),
+    licenses: key.licenses.toSorted((one, other) => (one.product < other.product ? -1 : 1)),
     status: toEnum(LicenseKeyStatus, keyStatusAt(key, now)),
     issuedAt: timestampFromDate(key.issuedAt),
     expiresAt: optionalTimestamp(key.expiresAt),

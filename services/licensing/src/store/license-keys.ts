@@ -36,7 +36,7 @@ function keysWithLicenses(tx: Transaction<DB>, tenant: string) {
       "key.revoke_reason",
       "key.replaced_by",
       sql<{ product: string; licenseId: string }[]>`(
-        SELECT jsonb_agg(jsonb_build_object('product', held.product, 'licenseId', held.license_id) ORDER BY held.product)
+        SELECT jsonb_agg(jsonb_build_object('product', held.product, 'licenseId', held.license_id))
         FROM keyed_license held WHERE held.tenant_id = key.tenant_id AND held.key_id = key.key_id)`.as("licenses"),
     ]);
 }
