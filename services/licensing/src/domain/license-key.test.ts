@@ -82,6 +82,7 @@ describe("one key for several licenses", () => {
 
   test.each([
     ["a revoked key", { ...key, revokedAt: before }, other, ai, "KEY_NOT_IN_FORCE"],
+    ["a key that is being replaced", { ...key, replacedBy: "k2", expiresAt: after }, other, ai, "KEY_NOT_IN_FORCE"],
     ["a token key", { ...key, format: "token" }, other, ai, "KEY_CANNOT_HOLD"],
     ["another customer's key", { ...key, customerId: "bob" }, other, ai, "KEY_CANNOT_HOLD"],
     ["a second one of its product", key, license, { ...ai, product: "pro" }, "KEY_CANNOT_HOLD"],

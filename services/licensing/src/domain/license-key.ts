@@ -45,17 +45,6 @@ export function keyStatusAt(key: Pick<LicenseKey, "expiresAt" | "revokedAt" | "r
   return key.replacedBy ? "replaced" : "expired";
 }
 
-/**
- * Refuses a key that is not active.
- *
- * @throws ServiceError FAILED_PRECONDITION `KEY_NOT_IN_FORCE` with its `status`
- */
-export function checkInForce(key: LicenseKey, now: Date): void {
-  const status = keyStatusAt(key, now);
-  if (status === "active") return;
-  throw failure("KEY_NOT_IN_FORCE", `Key ${key.keyId} is ${status}; use one that is active.`, { status });
-}
-
 const permitting: ReadonlySet<LicenseStatus> = new Set(["pending", "active", "past_due", "grace"]);
 
 /** Whether a license is in force or will be: what a token key says offline must be true for now. */
@@ -114,6 +103,18 @@ function styleOf({ product, keyStyle }: KeyedProduct): KeyStyle {
 }
 
 /**
+ * Refuses a key that is not active, or that another one is replacing though it is still taken for the overlap.
+ *
+ * @throws ServiceError FAILED_PRECONDITION `KEY_NOT_IN_FORCE` with its `status`
+ */
+export function checkChangeable(key: LicenseKey, now: Date): void {
+  const status = key.replacedBy ? "replaced" : keyStatusAt(key, now);
+  if (status === "active") return;
+  const instead = key.replacedBy ? `key ${key.replacedBy}, which replaces it` : "one that is active";
+  throw failure("KEY_NOT_IN_FORCE", `Key ${key.keyId} is ${status}; use ${instead}.`, { status });
+}
+
+/**
  * Refuses to put a license under a key that can't prove it.
  *
  * @throws ServiceError FAILED_PRECONDITION `KEY_NOT_IN_FORCE`, `KEY_CANNOT_HOLD`, `PRODUCT_HAS_NO_KEYS`
@@ -124,7 +125,7 @@ export function checkExtendable(
   product: KeyedProduct,
   now: Date,
 ): void {
-  checkInForce(key, now);
+  checkChangeable(key, now);
   const style = styleOf(product);
   if (key.format === "token") {
     throw failure("KEY_CANNOT_HOLD", "A token key carries its licenses signed: issue a new key for all of them.");

@@ -2,8 +2,7 @@ import { type KeyService, RotateKeyResponseSchema } from "@licet/contracts/licet
 import { LicenseChangeCause } from "@licet/contracts/licet/licensing/v1/licensing_events_pb";
 import type { Handler } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
-import { checkInForce, type LicenseKey } from "../domain/license-key.ts";
-import { failure } from "../errors.ts";
+import { checkChangeable, type LicenseKey } from "../domain/license-key.ts";
 import { currentSigner } from "../signing-keys.ts";
 import { lockCustomer } from "../store/customers.ts";
 import { getLicenseKey, updateLicenseKey } from "../store/license-keys.ts";
@@ -27,11 +26,7 @@ export const rotateKey: Handler<typeof KeyService, "rotateKey", Context> = async
       const { customerId } = await getLicenseKey(tx, call.tenant, request.keyId);
       await lockCustomer(tx, call.tenant, customerId);
       const old = await getLicenseKey(tx, call.tenant, request.keyId);
-      checkInForce(old, now);
-      if (old.replacedBy) {
-        const message = `Key ${old.keyId} is being replaced by key ${old.replacedBy} already; rotate that one.`;
-        throw failure("KEY_NOT_IN_FORCE", message, { status: "replaced" });
-      }
+      checkChangeable(old, now);
       const { expiresAt } = old;
       const ids = old.licenses.map(({ licenseId }) => licenseId);
       const held = await loadHeld(tx, call.tenant, ids);
