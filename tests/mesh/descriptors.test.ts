@@ -44,7 +44,7 @@ describe.each(methods)("%s", (_name, method) => {
   });
 
   test("somebody holds its scope", () => {
-    const held = new Set(["mesh", ...Object.values(scopesOf).flat()]);
+    const held = new Set(["mesh", "public", ...Object.values(scopesOf).flat()]);
     expect(held).toContain(readPolicy(method).scope);
   });
 });

@@ -9,8 +9,11 @@ import {
 import { createClient, type Transport } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
 import { InvoiceService } from "@licet/contracts/licet/billing/v1/invoice_service_pb";
+import { ActivationService } from "@licet/contracts/licet/licensing/v1/activation_service_pb";
+import { KeyFormat } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
 import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
+import { KeyService } from "@licet/contracts/licet/licensing/v1/key_service_pb";
 import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
 import { UsageMeteringService } from "@licet/contracts/licet/metering/v1/usage_metering_service_pb";
@@ -26,6 +29,8 @@ const services = [
   CatalogService,
   CustomerService,
   LicensingService,
+  KeyService,
+  ActivationService,
   ValidationService,
   UsageMeteringService,
   InvoiceService,
@@ -36,14 +41,17 @@ const mark = "marked-as-the-victims";
 let licet: TestLicet;
 /** What belongs to the victim `alpha`, by the name of the field that asks for it. */
 let ids: Readonly<Record<string, unknown>>;
+/** Ids of another kind that fields of KeyService ask for by the same name. */
+let licenseKeyIds: Readonly<Record<string, unknown>>;
 
 beforeAll(async () => {
   licet = await startLicet({ seed: true });
   ids = await furnish(licet.as("tradsys", "admin"));
+  licenseKeyIds = { keyId: (ids.key as { value: string }).value };
 }, 60_000);
 afterAll(() => licet.stop());
 
-/** Gives the victim a product, plan, customer, license and usage that all carry the mark. */
+/** Gives the victim a product, plan, customer, license, license key and usage that all carry the mark. */
 async function furnish(transport: Transport): Promise<Readonly<Record<string, unknown>>> {
   const catalog = createClient(CatalogService, transport);
   const product = `product-${mark}`;
@@ -51,7 +59,8 @@ async function furnish(transport: Transport): Promise<Readonly<Record<string, un
   const plan = `plan-${mark}`;
   const customerId = `customer-${mark}`;
   const email = `${mark}@example.com`;
-  await catalog.createProduct({ requestId: newId(), product, name: mark });
+  const style = { keyFormat: KeyFormat.OPAQUE, keyPrefix: "VIC" };
+  await catalog.createProduct({ requestId: newId(), product, name: mark, ...style });
   await catalog.createFeature({ requestId: newId(), product, feature, name: mark });
   const terms = {
     type: 2,
@@ -62,7 +71,13 @@ async function furnish(transport: Transport): Promise<Readonly<Record<string, un
   const customers = createClient(CustomerService, transport);
   await customers.createCustomer({ requestId: newId(), customerId, name: mark, email });
   const licensing = createClient(LicensingService, transport);
-  const { license } = await licensing.provisionLicense({ requestId: newId(), customerId, product, plan });
+  const { license, key } = await licensing.provisionLicense({
+    requestId: newId(),
+    customerId,
+    product,
+    plan,
+    key: { case: "issueKey", value: true },
+  });
   const usage = createClient(UsageMeteringService, transport);
   const event = {
     id: `event-${mark}`,
@@ -94,6 +109,10 @@ async function furnish(transport: Transport): Promise<Readonly<Record<string, un
     terms,
     metric: "m",
     licenseId: license?.licenseId,
+    licenseIds: [license?.licenseId],
+    key: { case: "keyId", value: key?.keyId },
+    kid: "x".repeat(43),
+    reason: mark,
     keyId: apiKeys[0]?.keyId,
     tenantId: "tradsys",
     name: "intruder",
@@ -103,27 +122,28 @@ async function furnish(transport: Transport): Promise<Readonly<Record<string, un
 }
 
 /** A request that asks for the victim's things in every field that can name one. */
-function intrusive(schema: DescMessage): Message {
+function intrusive(schema: DescMessage, own: Readonly<Record<string, unknown>>): Message {
   const init: Record<string, unknown> = {};
   for (const field of schema.fields) {
     const name = field.oneof?.localName ?? field.localName;
     if (name === "requestId") init[name] = newId();
-    else if (name in ids) init[name] = ids[name];
+    else if (name in own) init[name] = own[name];
   }
   return create(schema, init);
 }
 
 const everyMethod = services.flatMap((service) =>
   service.methods
-    .filter((method) => method.methodKind === "unary" && readPolicy(method).scope !== "mesh")
+    .filter((method) => method.methodKind === "unary" && !["mesh", "public"].includes(readPolicy(method).scope ?? ""))
     .map((method) => [`${service.typeName}/${method.name}`, method] as const),
 );
 
-/** Calls a method as whoever owns the channel and returns the answer as JSON. */
+/** Calls a method as whoever owns the channel and returns the answer as JSON, with the content of its bytes. */
 async function call(transport: Transport, method: DescMethod): Promise<string> {
-  const request = intrusive(method.input);
+  const request = intrusive(method.input, method.parent === KeyService ? { ...ids, ...licenseKeyIds } : ids);
   const { message } = await transport.unary(method as DescMethodUnary, undefined, undefined, undefined, request);
-  return toJsonString(method.output, message);
+  const json = toJsonString(method.output, message);
+  return json.replaceAll(/[\w+/=-]{100,}/g, (base64) => Buffer.from(base64, "base64").toString());
 }
 
 /** An answer may repeat the customer and the feature that it was asked about. */
@@ -135,7 +155,21 @@ function withoutEcho(answer: string): string {
 const victimsRows = async () => {
   const rows: unknown[] = [];
   for (const [database, tables] of [
-    ["licensing", ["api_key", "product", "feature", "plan", "plan_version", "customer", "license", "event"]],
+    [
+      "licensing",
+      [
+        "api_key",
+        "product",
+        "feature",
+        "plan",
+        "plan_version",
+        "customer",
+        "license",
+        "license_key",
+        "keyed_license",
+        "event",
+      ],
+    ],
     ["metering", ["usage_event", "usage_hourly"]],
   ] as const) {
     for (const table of tables) {

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
 import type { ServiceName } from "@licet/cli/mesh/services";
 import { InvoiceService } from "@licet/contracts/licet/billing/v1/invoice_service_pb";
 import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
+import { KeyService } from "@licet/contracts/licet/licensing/v1/key_service_pb";
 import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import { ApiKeyRole } from "@licet/contracts/licet/licensing/v1/tenant_pb";
 import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
@@ -71,6 +72,32 @@ describe("two replicas of each service", () => {
     const denied = async () =>
       (await ask()).every(({ valid, reason }) => !valid && reason === DecisionReason.LICENSE_REVOKED);
     await until("both deny", denied, { timeoutMs: 5_000 });
+  });
+
+  test("a license key issued at one replica is known to the other, by the same public keys", async () => {
+    const nectar = mesh.key("nectar", "admin");
+    const keysAt = (number: number) => createClient(KeyService, mesh.one("licensing", number, nectar));
+    const holder = { case: "customerId", value: "self-host-gmbh" } as const;
+    const { keys } = await keysAt(1).listKeys({ holder });
+    const licenseIds = keys[0]?.licenses.map(({ licenseId }) => licenseId) ?? [];
+    const { secret, key } = await keysAt(1).issueKey({ requestId: newId(), licenseIds });
+    const [first, second] = both.map((number) => mesh.webUrl("licensing", number));
+    const check = async () => {
+      const response = await fetch(`${second}/licet.licensing.v1.ActivationService/CheckKey`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ key: secret, product: "workflows" }),
+      });
+      return ((await response.json()) as { reason: string }).reason;
+    };
+    expect(await check()).toBe("KEY_REASON_PERMITTED");
+    const published = await Promise.all(
+      [first, second].map(async (url) => (await fetch(`${url}/.well-known/jwks.json`)).json()),
+    );
+    expect(published[1]).toEqual(published[0]);
+    expect(published[0]).toMatchObject({ keys: [{ kid: key?.kid }] });
+    await keysAt(1).revokeKey({ requestId: newId(), keyId: key?.keyId ?? "" });
+    expect(await check()).toBe("KEY_REASON_REVOKED");
   });
 
   test("an API key revoked at one replica is refused by every replica of every service", async () => {

@@ -27,6 +27,8 @@ export interface TestMesh {
   /** A channel to one replica, from 1, with any key. */
   one(service: ServiceName, number: number, key: string): Channel;
   key(tenant: string, role: string): string;
+  /** Where one replica, from 1, serves HTTP. */
+  webUrl(service: ServiceName, number: number): string;
   /** The target of all replicas of a service. */
   address(service: ServiceName): string;
   /** Those that serve. */
@@ -79,6 +81,7 @@ export async function startMesh(replicas: number, { authority, settings }: MeshO
   const address = (service: ServiceName): string => info().addresses[service] ?? "";
   return {
     key,
+    webUrl: (service, number) => find(service, number).webUrl,
     address,
     all: (service, tenant, role) => open(address(service), key(tenant, role)),
     one: (service, number, credential) => open(new URL(find(service, number).grpcUrl).host, credential),

@@ -41,6 +41,8 @@ export interface Service {
   stop(): Promise<void> | void;
   /** Whether it decides on facts older than they should be. */
   degraded?(): boolean;
+  /** JSON for everyone on the web port, by path. */
+  readonly documents?: Readonly<Record<string, () => Promise<unknown>>>;
 }
 
 /** A service and how to build it. */
@@ -174,6 +176,7 @@ async function start<S extends z.ZodObject>({ definition, common, own, logger, l
     lookAwayMs: common.LOOK_AWAY_MS,
     graceMs: GRACE_MS,
     ...(service.degraded && { isDegraded: service.degraded }),
+    ...(service.documents && { documents: service.documents }),
     logger,
     lifecycle,
   });

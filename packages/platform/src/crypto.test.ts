@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { describe, expect, test } from "@jest/globals";
-import { createVault, SealedDataError } from "./crypto.ts";
+import { createKeyedHash, createVault, SealedDataError } from "./crypto.ts";
 
 const one = { id: "one", key: randomBytes(32) };
 const two = { id: "two", key: randomBytes(32) };
@@ -57,5 +57,30 @@ describe("vault", () => {
     ["empty id", [{ id: "", key: one.key }], "", /1 to 255 bytes/],
   ])("refuses a %s", (_, keys, current, message) => {
     expect(() => createVault(keys, current)).toThrow(message);
+  });
+});
+
+describe("keyed hash", () => {
+  const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString("hex");
+  const hash = createKeyedHash([one], "one", "keys");
+
+  test("is the same for the same secret, and another for another secret, purpose or master key", () => {
+    const others = [
+      hash.hash("b"),
+      createKeyedHash([one], "one", "other keys").hash("a"),
+      createKeyedHash([two], "two", "keys").hash("a"),
+    ];
+    expect(hex(createKeyedHash([one], "one", "keys").hash("a"))).toBe(hex(hash.hash("a")));
+    expect(new Set([hash.hash("a"), ...others].map(hex)).size).toBe(4);
+  });
+
+  test("finds after a rotation what was stored before it", () => {
+    const rotated = createKeyedHash([two, one], "two", "keys");
+    expect(rotated.keyId).toBe("two");
+    expect(rotated.candidates("a").map(hex)).toEqual([hex(rotated.hash("a")), hex(hash.hash("a"))]);
+  });
+
+  test("refuses a current key that is not there", () => {
+    expect(() => createKeyedHash([one], "two", "keys")).toThrow(/no master key named "two"/);
   });
 });

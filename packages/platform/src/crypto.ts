@@ -1,4 +1,4 @@
-import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
+import { createCipheriv, createDecipheriv, createHmac, hkdfSync, randomBytes } from "node:crypto";
 
 /** A key that protects the keys of records. */
 export interface MasterKey {
@@ -60,6 +60,42 @@ export function createVault(masterKeys: readonly MasterKey[], current: string): 
       return decrypt(decrypt(key, wrapped, context), content, context);
     },
   };
+}
+
+/** Finds a stored secret by its content without storing the content: HMAC-SHA-256 under keys of its own. */
+export interface KeyedHash {
+  /** Names the master key that {@link KeyedHash.hash} belongs to. */
+  readonly keyId: string;
+  /** The hash to store, 32 bytes, under the current master key. */
+  hash(secret: string): Uint8Array;
+  /** The hashes under every master key: one of them is stored, if the secret is. */
+  candidates(secret: string): Uint8Array[];
+}
+
+/**
+ * Keyed hashes for looking secrets up. Each purpose has keys of its own, derived from the master keys by HKDF-SHA-256: a
+ * copy of the database alone neither finds a secret by guessing nor shows that two tables hold the same one.
+ *
+ * @param masterKeys every key that stored hashes may still be under.
+ * @param current id of the one that new hashes are under.
+ * @param purpose what is looked up, such as `license key`.
+ */
+export function createKeyedHash(masterKeys: readonly MasterKey[], current: string, purpose: string): KeyedHash {
+  const derived = new Map(
+    masterKeys.map(({ id, key }) => [id, Buffer.from(hkdfSync("sha256", checkedKey(id, key), "", info(purpose), 32))]),
+  );
+  const currentKey = derived.get(current);
+  if (currentKey === undefined) throw new Error(`there is no master key named ${JSON.stringify(current)}`);
+  const mac = (key: Uint8Array, secret: string) => createHmac("sha256", key).update(secret).digest();
+  return {
+    keyId: current,
+    hash: (secret) => mac(currentKey, secret),
+    candidates: (secret) => [...derived.values()].map((key) => mac(key, secret)),
+  };
+}
+
+function info(purpose: string): string {
+  return `licet keyed hash 1|${purpose}`;
 }
 
 function checkedKey(id: string, key: Uint8Array): Uint8Array {

@@ -1,6 +1,7 @@
 import type { RequestListener } from "node:http";
 import { setTimeout as delay } from "node:timers/promises";
 import { createHealth } from "./health.ts";
+import { answerJson } from "./json-document.ts";
 import type { Lifecycle } from "./lifecycle.ts";
 import type { Logger } from "./logging.ts";
 import { createGrpcServer } from "./rpc/grpc.ts";
@@ -27,6 +28,8 @@ export interface ServeOptions {
   readonly lookAwayMs: number;
   /** How long, in milliseconds, calls under way may take to finish at the end. */
   readonly graceMs: number;
+  /** JSON for everyone on the web port, by path; see {@link answerJson}. */
+  readonly documents?: Readonly<Record<string, () => Promise<unknown>>>;
   /** Whether it decides on facts older than they should be; told by `GET /health`, and no reason to take it out. */
   readonly isDegraded?: () => boolean;
   /** What has to be done when the ports are known and before anybody is told that it serves. */
@@ -55,7 +58,11 @@ export async function serve(options: ServeOptions): Promise<{ grpc: number; web:
     logger,
   });
   let serving = false;
-  const routes = { "GET /health": answerHealth(() => serving, options.isDegraded) };
+  const documents = Object.entries(options.documents ?? {});
+  const routes = {
+    "GET /health": answerHealth(() => serving, options.isDegraded),
+    ...Object.fromEntries(documents.map(([path, load]) => [`GET ${path}`, answerJson(load, logger)])),
+  };
   const web = createWebServer({ bindings: bound, pipeline, host, port: options.webPort, routes, logger });
   const open: RpcServer[] = [];
   lifecycle.defer("servers", async () => void (await Promise.all(open.map((server) => server.stop(graceMs)))));

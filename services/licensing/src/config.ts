@@ -34,7 +34,12 @@ export interface Config {
   readonly currentMasterKey: string;
   /** What bounds the subscribers of license events; what suits most when absent. */
   readonly subscriptions?: SubscriptionLimits;
+  /** Names the installation in what it signs, the claim `iss`; `licet` when absent. */
+  readonly issuer?: string;
 }
+
+/** The issuer of an installation that was not given a name. */
+export const DEFAULT_ISSUER = "licet";
 
 /** The bytes of a master key. */
 const MASTER_KEY_BYTES = 32;
@@ -70,6 +75,14 @@ export const settings = databaseSettings.safeExtend({
       title: "How long a subscriber may take no message that waits for it, before it is cut off to resume.",
       description: "a whole number of milliseconds from 1000 to 300000",
     }),
+  ISSUER: z
+    .string()
+    .regex(/^[\x21-\x7e]{1,255}$/)
+    .default(DEFAULT_ISSUER)
+    .meta({
+      title: "Names the installation in token keys and signed licenses, as the claim `iss`; products compare it.",
+      description: "1 to 255 visible ASCII characters, usually the public URL of the installation",
+    }),
 });
 
 /** A setting that holds how many subscriptions there may be. */
@@ -83,11 +96,12 @@ function count(title: string, byDefault: number) {
 
 /** What the settings say about licensing. */
 export function toConfig(set: z.output<typeof settings>): Config {
-  const { MASTER_KEYS: masterKeys } = set;
+  const { MASTER_KEYS: masterKeys, ISSUER: issuer } = set;
   return {
     ...databaseConfig(set, "licensing"),
     masterKeys,
     currentMasterKey: masterKeys[0]?.id ?? "",
+    issuer,
     subscriptions: {
       ...subscriptionDefaults,
       maxTotal: set.MAX_SUBSCRIPTIONS,

@@ -1,4 +1,4 @@
-import type { Vault } from "@licet/platform/crypto";
+import type { KeyedHash, Vault } from "@licet/platform/crypto";
 import type { Databases } from "@licet/platform/database/database";
 import type { DB } from "./store/schema.ts";
 import type { Subscriptions } from "./subscriptions.ts";
@@ -6,8 +6,12 @@ import type { Subscriptions } from "./subscriptions.ts";
 /** What handlers and workers need. */
 export interface Context {
   readonly db: Databases<DB>;
-  /** Encrypts stored replies that hold a secret. */
+  /** Encrypts stored secrets: replies that hold one, license keys, private signing keys. */
   readonly vault: Vault;
+  /** Finds license keys. */
+  readonly keyHash: KeyedHash;
+  /** Names the installation in what it signs. */
+  readonly issuer: string;
   readonly now: () => Date;
   /** A new UUIDv7. */
   readonly newId: () => string;

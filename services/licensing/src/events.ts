@@ -14,6 +14,10 @@ export const eventTypes: Readonly<Record<Exclude<LicenseChangeCause, LicenseChan
   [LicenseChangeCause.SUSPENDED]: "licet.license.suspended.v1",
   [LicenseChangeCause.RESUMED]: "licet.license.resumed.v1",
   [LicenseChangeCause.REVOKED]: "licet.license.revoked.v1",
+  [LicenseChangeCause.KEY_ISSUED]: "licet.key.issued.v1",
+  [LicenseChangeCause.KEY_ROTATED]: "licet.key.rotated.v1",
+  [LicenseChangeCause.KEY_REVOKED]: "licet.key.revoked.v1",
+  [LicenseChangeCause.KEY_REVEALED]: "licet.key.revealed.v1",
 };
 
 /** The type of the event of a changed product catalogue. */
@@ -21,6 +25,9 @@ export const CATALOG_CHANGED = "licet.catalog.changed.v1";
 
 /** The type of the event of a changed API key. */
 export const CREDENTIAL_CHANGED = "licet.credential.changed.v1";
+
+/** The type of the event of a changed signing key. It stays in the history, for audits: nobody has to hear of it. */
+export const SIGNING_KEY_CHANGED = "licet.signing-key.changed.v1";
 
 /** The largest payload of an event, in bytes: what the buses take, less room for headers. */
 export const MAX_EVENT_BYTES = 900 * 1024;
@@ -52,6 +59,8 @@ export function toRecords(event: StoredEvent): OutgoingRecord[] {
       const message = fromBinary(CredentialChangedSchema, event.payload);
       return [toRecord({ ...envelope, schema: CredentialChangedSchema, message, key: message.keyId })];
     }
+    case SIGNING_KEY_CHANGED:
+      return [];
     default: {
       const message = fromBinary(LicenseChangedSchema, event.payload);
       const { snapshot } = message;

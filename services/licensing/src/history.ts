@@ -2,15 +2,19 @@ import { create, toBinary } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { ProductCatalogSchema } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { CredentialChangedSchema } from "@licet/contracts/licet/licensing/v1/credential_events_pb";
+import { SigningKeySchema } from "@licet/contracts/licet/licensing/v1/license_key_pb";
 import { LicenseChangeCause, LicenseChangedSchema } from "@licet/contracts/licet/licensing/v1/licensing_events_pb";
+import { PLATFORM_TENANT } from "@licet/platform/credentials";
 import { append } from "@licet/platform/events/outbox";
 import type { Call } from "@licet/platform/rpc/call";
 import { currentTraceparent } from "@licet/platform/telemetry";
 import type { Transaction } from "kysely";
 import type { Context } from "./context.ts";
+import type { SigningKey, SigningKeyStatus } from "./domain/signing-key.ts";
 import { failure } from "./errors.ts";
-import { CATALOG_CHANGED, CREDENTIAL_CHANGED, eventTypes, MAX_EVENT_BYTES } from "./events.ts";
+import { CATALOG_CHANGED, CREDENTIAL_CHANGED, eventTypes, MAX_EVENT_BYTES, SIGNING_KEY_CHANGED } from "./events.ts";
 import { catalogToProto, credentialToProto, snapshotToProto } from "./rpc/convert.ts";
+import { signingKeyToProto } from "./rpc/convert-keys.ts";
 import { getCatalog } from "./store/catalog.ts";
 import type { DB } from "./store/schema.ts";
 import { findSnapshot } from "./store/snapshots.ts";
@@ -24,6 +28,8 @@ export interface LicenseChange {
   cause: Exclude<LicenseChangeCause, LicenseChangeCause.UNSPECIFIED>;
   /** Absent when it happened to the customer. */
   licenseId?: string;
+  /** The id of the license key that it happened to, or that the license was put under. */
+  keyId?: string;
   /** Why, as told by the actor. */
   reason?: string;
 }
@@ -50,6 +56,7 @@ export async function recordLicenseChange(
     snapshot: snapshotToProto(snapshot),
     actor: call.credential.id,
     reason: change.reason ?? "",
+    keyId: change.keyId ?? "",
     occurredAt: timestampFromDate(snapshot.issuedAt),
   });
   const payload = toBinary(LicenseChangedSchema, message);
@@ -107,6 +114,26 @@ export async function recordCredentialChange(
     version: key.version,
     type: CREDENTIAL_CHANGED,
     payload: toBinary(CredentialChangedSchema, create(CredentialChangedSchema, credentialToProto(key))),
+    actor,
+    traceparent: currentTraceparent(),
+  });
+}
+
+/** Appends a signing key as it now is to its history. The transaction's tenant is the platform. */
+export async function recordSigningKeyChange(
+  ctx: Context,
+  tx: Transaction<DB>,
+  actor: string,
+  key: SigningKey,
+  status: SigningKeyStatus,
+): Promise<void> {
+  await append(tx, {
+    eventId: ctx.newId(),
+    tenantId: PLATFORM_TENANT,
+    stream: `signing-key/${key.kid}`,
+    version: key.version,
+    type: SIGNING_KEY_CHANGED,
+    payload: toBinary(SigningKeySchema, create(SigningKeySchema, signingKeyToProto(key, status))),
     actor,
     traceparent: currentTraceparent(),
   });

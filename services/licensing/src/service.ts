@@ -1,16 +1,18 @@
 import { PLATFORM_TENANT } from "@licet/platform/credentials";
-import { createVault } from "@licet/platform/crypto";
+import { createKeyedHash, createVault } from "@licet/platform/crypto";
 import { type Databases, inTenant, openDatabase } from "@licet/platform/database/database";
 import type { EventBus } from "@licet/platform/events/bus";
 import { createRelay } from "@licet/platform/events/outbox";
 import { newId } from "@licet/platform/ids";
 import type { Logger } from "@licet/platform/logging";
 import type { ServiceBinding } from "@licet/platform/rpc/handlers";
-import type { Config } from "./config.ts";
+import { type Config, DEFAULT_ISSUER } from "./config.ts";
 import type { Context } from "./context.ts";
 import { heartbeatTopics, toRecords } from "./events.ts";
 import { recordCredentialChange } from "./history.ts";
 import { bindServices } from "./rpc/index.ts";
+import { jwkSet } from "./signatures.ts";
+import { publishedKeys } from "./signing-keys.ts";
 import type { DB } from "./store/schema.ts";
 import { findApiKey, insertApiKey } from "./store/tenants.ts";
 import { createSubscriptions } from "./subscriptions.ts";
@@ -27,6 +29,8 @@ export interface Dependencies {
 /** The licensing service: system of record of tenants, catalogue, customers and licenses. */
 export interface Licensing {
   readonly bindings: readonly ServiceBinding[];
+  /** JSON for everyone on the web port, by path: the public signing keys. */
+  readonly documents: Readonly<Record<string, () => Promise<unknown>>>;
   /** Starts to publish the history. */
   start(): void;
   /** Resolves when everything that was committed before the call is published. */
@@ -54,6 +58,8 @@ export function createLicensing(config: Config, dependencies: Dependencies): Lic
   const ctx: Context = {
     db,
     vault: createVault(config.masterKeys, config.currentMasterKey),
+    keyHash: createKeyedHash(config.masterKeys, config.currentMasterKey, "license key"),
+    issuer: config.issuer ?? DEFAULT_ISSUER,
     now: dependencies.now ?? (() => new Date()),
     newId: dependencies.newId ?? newId,
     wakeRelay: () => relay.wake(),
@@ -64,6 +70,7 @@ export function createLicensing(config: Config, dependencies: Dependencies): Lic
 
   return {
     bindings: bindServices(ctx),
+    documents: { "/.well-known/jwks.json": async () => jwkSet(await publishedKeys(ctx)) },
     start() {
       relay.start();
       purge.start();

@@ -1,8 +1,10 @@
 import { fileURLToPath } from "node:url";
 import { type Client, createClient } from "@connectrpc/connect";
+import { ActivationService } from "@licet/contracts/licet/licensing/v1/activation_service_pb";
 import { LicenseType } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
 import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
+import { KeyService } from "@licet/contracts/licet/licensing/v1/key_service_pb";
 import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
 import type { Credential } from "@licet/platform/credentials";
@@ -21,12 +23,13 @@ import { type Role, scopesOf } from "../src/domain/roles.ts";
 import { createLicensing, type Licensing } from "../src/service.ts";
 import type { DB } from "../src/store/schema.ts";
 
-/** Clients of the four services, all acting for one tenant in one role. */
+/** Clients of licensing's services, all acting for one tenant in one role. */
 export interface Clients {
   tenants: Client<typeof TenantService>;
   catalog: Client<typeof CatalogService>;
   customers: Client<typeof CustomerService>;
   licenses: Client<typeof LicensingService>;
+  keys: Client<typeof KeyService>;
 }
 
 /** A licensing service on a database of its own, with a clock that tests set and a bus that remembers. */
@@ -41,6 +44,8 @@ export interface Harness {
   revoked: Set<string>;
   /** Opens ports; callers name themselves by `authorization: test <tenant> <role>`. End them before `stop`. */
   serve(): Promise<ServedHarness>;
+  /** What installed products call, without any credential. */
+  installed: Client<typeof ActivationService>;
   stop(): Promise<void>;
 }
 
@@ -99,6 +104,7 @@ export async function startHarness(subscriptions: Partial<SubscriptionLimits> = 
     };
   };
   const pipeline = createPipeline({ authenticate, maxConcurrent: 200, maxStreams: 20, logger });
+  const anonymous = createLocalTransport({ bindings: licensing.bindings, pipeline, headers: {} });
   return {
     database,
     licensing,
@@ -115,6 +121,7 @@ export async function startHarness(subscriptions: Partial<SubscriptionLimits> = 
         stop: async (graceMs) => void (await Promise.all(servers.map((server) => server.stop(graceMs)))),
       };
     },
+    installed: createClient(ActivationService, anonymous),
     as(tenant, role) {
       const transport = createLocalTransport({
         bindings: licensing.bindings,
@@ -126,6 +133,7 @@ export async function startHarness(subscriptions: Partial<SubscriptionLimits> = 
         catalog: createClient(CatalogService, transport),
         customers: createClient(CustomerService, transport),
         licenses: createClient(LicensingService, transport),
+        keys: createClient(KeyService, transport),
       };
     },
     async stop() {

@@ -2,6 +2,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import {
   Cycle,
   Enforcement,
+  KeyFormat,
   LicenseType,
   LimitWindow,
   type PlanTermsSchema,
@@ -20,6 +21,10 @@ export interface DemoProduct {
   readonly product: string;
   readonly name: string;
   readonly graceDays: number;
+  /** How many days an installation may go on without asking; none when absent. */
+  readonly offlineDays?: number;
+  /** How its license keys look; it has none when absent. */
+  readonly keys?: { readonly keyFormat: KeyFormat; readonly keyPrefix: string };
   /** Names by code. */
   readonly features: Readonly<Record<string, string>>;
   /** Features that suspended and expired licenses keep for reducing what is open. */
@@ -53,6 +58,8 @@ export interface DemoLicense {
   /** When it begins and ends; the plan's term when no end is given. */
   readonly valid: (today: Date) => { from: Date; until?: Date };
   readonly billingCycle?: Cycle;
+  /** `new` for a license key of its own, or the id of an earlier license whose key it comes under. */
+  readonly key?: string;
   /** Why it is suspended right after it began. */
   readonly suspendedFor?: string;
 }
@@ -315,6 +322,7 @@ const rankmath: DemoTenant = {
       product: "rankmath-pro",
       name: "RankMath Pro",
       graceDays: 3,
+      keys: { keyFormat: KeyFormat.OPAQUE, keyPrefix: "RM" },
       features: {
         schema: "Schema generator",
         redirections: "Redirections",
@@ -339,6 +347,7 @@ const rankmath: DemoTenant = {
       product: "rankmath-content-ai",
       name: "RankMath Content AI",
       graceDays: 3,
+      keys: { keyFormat: KeyFormat.OPAQUE, keyPrefix: "RM" },
       features: { research: "Keyword research", writing: "AI writing" },
       plans: [
         {
@@ -363,8 +372,14 @@ const rankmath: DemoTenant = {
       industry: "publishing",
       employeeCount: 1,
       licenses: [
-        { licenseId: demoId(11), product: "rankmath-pro", plan: "pro", valid: startedDaysAgo(150) },
-        { licenseId: demoId(12), product: "rankmath-content-ai", plan: "creator", valid: startedDaysAgo(60) },
+        { licenseId: demoId(11), product: "rankmath-pro", plan: "pro", valid: startedDaysAgo(150), key: "new" },
+        {
+          licenseId: demoId(12),
+          product: "rankmath-content-ai",
+          plan: "creator",
+          valid: startedDaysAgo(60),
+          key: demoId(11),
+        },
       ],
       usage: [{ metric: "ai_credits", feature: "writing", licenseId: demoId(12), days: daysBack(60), typical: 260 }],
     },
@@ -379,6 +394,7 @@ const wprocket: DemoTenant = {
       product: "rocket",
       name: "WP Rocket",
       graceDays: 3,
+      keys: { keyFormat: KeyFormat.OPAQUE, keyPrefix: "WPR" },
       features: {
         page_cache: "Page cache",
         lazy_load: "Lazy load",
@@ -406,7 +422,7 @@ const wprocket: DemoTenant = {
       email: "ada@example.com",
       industry: "publishing",
       employeeCount: 1,
-      licenses: [{ licenseId: demoId(21), product: "rocket", plan: "sites-3", valid: startedDaysAgo(90) }],
+      licenses: [{ licenseId: demoId(21), product: "rocket", plan: "sites-3", valid: startedDaysAgo(90), key: "new" }],
       usage: [],
     },
   ],
@@ -521,6 +537,8 @@ const nectar: DemoTenant = {
       product: "workflows",
       name: "Nectar Workflows",
       graceDays: 7,
+      offlineDays: 30,
+      keys: { keyFormat: KeyFormat.TOKEN, keyPrefix: "NLS" },
       features: {
         workflows: "Workflows",
         scheduling: "Scheduling",
@@ -561,7 +579,13 @@ const nectar: DemoTenant = {
       industry: "manufacturing",
       employeeCount: 140,
       licenses: [
-        { licenseId: LAST_LICENSE.licenseId, product: "workflows", plan: "business", valid: startedDaysAgo(240) },
+        {
+          licenseId: LAST_LICENSE.licenseId,
+          product: "workflows",
+          plan: "business",
+          valid: startedDaysAgo(240),
+          key: "new",
+        },
       ],
       usage: [
         {

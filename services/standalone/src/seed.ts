@@ -4,6 +4,7 @@ import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { createClient } from "@connectrpc/connect";
 import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
 import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
+import { KeyService } from "@licet/contracts/licet/licensing/v1/key_service_pb";
 import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
 import { UsageMeteringService } from "@licet/contracts/licet/metering/v1/usage_metering_service_pb";
@@ -87,8 +88,9 @@ async function createTenant(insider: Insider, { tenantId, name }: DemoTenant): P
 
 async function createProduct(transport: ReturnType<Insider>, demo: DemoProduct): Promise<void> {
   const catalog = createClient(CatalogService, transport);
-  const { product, name, graceDays } = demo;
-  await once(catalog.createProduct({ requestId: `demo-${product}`, product, name, graceDays }));
+  const { product, name, graceDays, offlineDays = 0 } = demo;
+  const requestId = `demo-${product}`;
+  await once(catalog.createProduct({ requestId, product, name, graceDays, offlineDays, ...demo.keys }));
   for (const [feature, featureName] of Object.entries(demo.features)) {
     const reduceOnly = demo.reduceOnly?.includes(feature) ?? false;
     const requestId = `demo-${product}-${feature}`;
@@ -110,10 +112,11 @@ async function createCustomer(transport: ReturnType<Insider>, demo: DemoCustomer
 async function provision(
   transport: ReturnType<Insider>,
   customerId: string,
-  { licenseId, product, plan, valid, billingCycle, suspendedFor }: DemoLicense,
+  { licenseId, product, plan, valid, billingCycle, key, suspendedFor }: DemoLicense,
   now: Date,
 ): Promise<void> {
   const licenses = createClient(LicensingService, transport);
+  const wantedKey = key === undefined ? undefined : await keyFor(transport, key);
   const { from, until } = valid(now);
   await once(
     licenses.provisionLicense({
@@ -125,11 +128,22 @@ async function provision(
       validFrom: timestampFromDate(from),
       ...(until && { validUntil: timestampFromDate(until) }),
       ...(billingCycle !== undefined && { billingCycle }),
+      ...(wantedKey && { key: wantedKey }),
     }),
   );
   if (suspendedFor !== undefined) {
     await licenses.suspendLicense({ requestId: `demo-suspend-${licenseId}`, licenseId, reason: suspendedFor });
   }
+}
+
+type WantedKey = { case: "issueKey"; value: true } | { case: "keyId"; value: string };
+
+async function keyFor(transport: ReturnType<Insider>, key: string): Promise<WantedKey | undefined> {
+  if (key === "new") return { case: "issueKey", value: true };
+  const { keys } = await createClient(KeyService, transport).listKeys({ holder: { case: "licenseId", value: key } });
+  // None: the license was loaded by a version that knew no keys.
+  const [first] = keys;
+  return first && { case: "keyId", value: first.keyId };
 }
 
 async function trackUsage(transport: ReturnType<Insider>, tenant: DemoTenant, now: Date): Promise<void> {

@@ -136,6 +136,7 @@ async function start(parts: Parts): Promise<Started> {
     grpcPort,
     webPort,
     bindings,
+    documents: services.licensing.documents,
     pipeline,
     lookAwayMs: 0,
     graceMs: GRACE_MS,

@@ -480,6 +480,27 @@ describe("an open service", () => {
   });
 });
 
+describe("a method of the scope public", () => {
+  test("is for everyone, whatever they show, and its rules hold", async () => {
+    for (const key of ["", "nonsense", echoKeys.powerless]) {
+      const client = echoClient({}, { key });
+      await expect(client.anyone({ text: "x" })).resolves.toMatchObject({ text: "x" });
+      await expect(client.anyone({ text: "" })).rejects.toMatchObject({ reason: "INVALID_FIELD" });
+    }
+  });
+
+  test("has no credential to read, and takes a slot like any other", async () => {
+    const { gate, calls, handler } = stubborn();
+    const client = echoClient({ anyone: handler }, { key: "", maxConcurrent: 1 });
+    const running = client.anyone({ text: "x" });
+    await until("the handler runs", () => calls.length === 1);
+    expect(() => calls[0]?.tenant).toThrow(/no credential/);
+    await expect(client.anyone({ text: "y" })).rejects.toMatchObject({ reason: "OVERLOADED" });
+    gate.resolve();
+    await running;
+  });
+});
+
 test("a method that nobody serves here is unknown", async () => {
   const client = createClient(EchoService, createLocalTransport({ bindings: [], pipeline: echoPipeline() }));
   await expect(client.echo({ text: "x" })).rejects.toMatchObject({ code: "UNIMPLEMENTED", reason: "METHOD_UNKNOWN" });

@@ -17,6 +17,12 @@ import { validation } from "./middleware/validation.ts";
 /** How many calls to open services (health, reflection) run at once; they need no credential, so they have slots of their own. */
 const MAX_OPEN = 100;
 
+/**
+ * The scope of methods that anyone may call without a credential, because what proves the caller's right, if anything has
+ * to, is in the message. Unlike an open service they take the slots of everybody's calls.
+ */
+const PUBLIC_SCOPE = "public";
+
 /** What {@link createPipeline} needs. */
 export interface PipelineOptions {
   /** Proves who calls by the call's headers; see `credentials.ts`. */
@@ -53,8 +59,8 @@ export interface Pipeline {
 
 /**
  * Builds the pipeline: telemetry → errors → overload slot → deadline →
- * authentication → authorisation → validation → handler. Open services skip
- * authentication and authorisation. Create one per process, after telemetry
+ * authentication → authorisation → validation → handler. Open services and
+ * methods of the scope `public` skip authentication and authorisation. Create one per process, after telemetry
  * was started, and hand it to every transport, so that the slots are counted
  * together. They are counted for each area by itself.
  */
@@ -78,7 +84,8 @@ export function createPipeline(options: PipelineOptions): Pipeline {
   return {
     routes(binding) {
       return binding.service.methods.map((method) => {
-        const steps = [...outer, ...limitsOf(binding, method), ...(binding.open ? [] : guards), inner];
+        const unguarded = binding.open || readPolicy(method).scope === PUBLIC_SCOPE;
+        const steps = [...outer, ...limitsOf(binding, method), ...(unguarded ? [] : guards), inner];
         // The first validation of a message type compiles its rules, which takes milliseconds.
         validator.validate(method.input, create(method.input));
         return createRoute(method, compose(steps, lastStep(binding, method)));

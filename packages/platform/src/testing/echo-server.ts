@@ -48,6 +48,7 @@ const echoes: EchoHandlers = {
   batch: async (_ctx, _call, { text }) => ({ count: text.length }),
   hurry: async (_ctx, _call, { text }) => ({ text }),
   forgotten: async (_ctx, _call, { text }) => ({ text }),
+  anyone: async (_ctx, _call, { text }) => ({ text }),
   async *expand(_ctx, _call, { text, count }) {
     for (let i = 0; i < count; i++) yield { text, count: i };
   },

@@ -71,6 +71,8 @@ export type EchoServiceDesc = GenService<{
   hurry: Method<"unary">;
   /** Declares no scope. */
   forgotten: Method<"unary">;
+  /** For everyone. */
+  anyone: Method<"unary">;
   expand: Method<"server_streaming">;
   /** A session lasts at most 50 ms. */
   session: Method<"server_streaming">;
@@ -192,6 +194,7 @@ const file = create(FileDescriptorProtoSchema, {
         method("Batch", { maxRequestBytes: 200_000 }),
         method("Hurry", { deadlineMs: 50 }),
         method("Forgotten", { scope: "" }),
+        method("Anyone", { scope: "public" }),
         method("Expand", { streams: { serverStreaming: true } }),
         method("Session", { deadlineMs: 50, streams: { serverStreaming: true } }),
         method("Collect", { streams: { clientStreaming: true } }),

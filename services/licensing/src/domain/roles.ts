@@ -10,6 +10,7 @@ export const scopesOf: Readonly<Record<Role, readonly string[]>> = {
     "catalog:write",
     "customers:write",
     "licenses:write",
+    "licenses:reveal",
     "usage:write",
     "features:check",
     "keys:read",

@@ -6,6 +6,7 @@ import {
   type FailMode,
   type FailModeSchema,
   type FeatureSchema,
+  KeyFormat,
   LicenseType,
   type Limit as LimitMessage,
   type LimitSchema,
@@ -23,6 +24,7 @@ import { type LicenseSchema, LicenseStatus } from "@licet/contracts/licet/licens
 import { ApiKeyRole, type ApiKeySchema, type TenantSchema } from "@licet/contracts/licet/licensing/v1/tenant_pb";
 import { invalidArgument } from "@licet/platform/errors";
 import { type License, statusAt } from "../domain/license.ts";
+import type { KeyStyle } from "../domain/license-key.ts";
 import { type Role, scopesOf } from "../domain/roles.ts";
 import type * as terms from "../domain/terms.ts";
 import type { Catalog, Feature, Product } from "../store/catalog.ts";
@@ -34,7 +36,7 @@ import type { ApiKey, Tenant } from "../store/tenants.ts";
 const DEFAULT_FAIL_GRACE_SECONDS = 300;
 
 /** A domain word and its enum value differ only in their case: `past_due`, `PAST_DUE`. */
-function toEnum<E extends Record<string, string | number>, K extends string>(
+export function toEnum<E extends Record<string, string | number>, K extends string>(
   type: E,
   word: K,
 ): E[Uppercase<K> & keyof E] {
@@ -45,7 +47,8 @@ function fromEnum<K extends string>(type: Record<number, string>, value: number)
   return (type[value] as string).toLowerCase() as K;
 }
 
-function optionalTimestamp(date: Date | undefined): Timestamp | undefined {
+/** A time that may be absent. */
+export function optionalTimestamp(date: Date | undefined): Timestamp | undefined {
   return date && timestampFromDate(date);
 }
 
@@ -92,8 +95,19 @@ export function productToProto(product: Product): MessageInitShape<typeof Produc
     product: product.product,
     name: product.name,
     graceDays: product.graceDays,
+    ...(product.keyStyle && {
+      keyFormat: toEnum(KeyFormat, product.keyStyle.format),
+      keyPrefix: product.keyStyle.prefix,
+    }),
+    offlineDays: product.offlineDays,
     createdAt: timestampFromDate(product.createdAt),
   };
+}
+
+/** How a request says that a product's keys look; undefined when it has none. */
+export function keyStyleFromProto(request: { keyFormat: KeyFormat; keyPrefix: string }): KeyStyle | undefined {
+  if (request.keyFormat === KeyFormat.UNSPECIFIED) return undefined;
+  return { format: fromEnum(KeyFormat, request.keyFormat), prefix: request.keyPrefix };
 }
 
 /** The seconds for which a feature stays allowed while deciders are cut off; 0 stands for `closed`. 300 when absent. */

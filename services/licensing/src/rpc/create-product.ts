@@ -7,16 +7,19 @@ import type { Context } from "../context.ts";
 import { failure } from "../errors.ts";
 import { recordCatalogChange } from "../history.ts";
 import { insertProduct } from "../store/catalog.ts";
-import { productToProto } from "./convert.ts";
+import { keyStyleFromProto, productToProto } from "./convert.ts";
 import { once } from "./once.ts";
 
 /** Adds a product. */
 export const createProduct: Handler<typeof CatalogService, "createProduct", Context> = (ctx, call, request) =>
   once(ctx, call, request, CreateProductResponseSchema, async (tx) => {
+    const keyStyle = keyStyleFromProto(request);
     const product = {
       product: request.product,
       name: request.name,
       graceDays: request.graceDays,
+      offlineDays: request.offlineDays,
+      ...(keyStyle && { keyStyle }),
       createdAt: ctx.now(),
     };
     if (!(await insertProduct(tx, call.tenant, product))) {

@@ -1,9 +1,12 @@
+import { ActivationService } from "@licet/contracts/licet/licensing/v1/activation_service_pb";
 import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
 import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
+import { KeyService } from "@licet/contracts/licet/licensing/v1/key_service_pb";
 import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
 import { type Handlers, implement, type ServiceBinding } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
+import { checkKey } from "./check-key.ts";
 import { createApiKey } from "./create-api-key.ts";
 import { createCustomer } from "./create-customer.ts";
 import { createFeature } from "./create-feature.ts";
@@ -15,9 +18,13 @@ import { getDatabaseTime } from "./get-database-time.ts";
 import { getEntitlementSnapshot } from "./get-entitlement-snapshot.ts";
 import { getLicense } from "./get-license.ts";
 import { getPlan } from "./get-plan.ts";
+import { getSignedLicense } from "./get-signed-license.ts";
+import { getSigningKeys } from "./get-signing-keys.ts";
+import { issueKey } from "./issue-key.ts";
 import { listApiKeys } from "./list-api-keys.ts";
 import { listCustomers } from "./list-customers.ts";
 import { listFeatures } from "./list-features.ts";
+import { listKeys } from "./list-keys.ts";
 import { listLicenses } from "./list-licenses.ts";
 import { listPlans } from "./list-plans.ts";
 import { listProducts } from "./list-products.ts";
@@ -26,8 +33,13 @@ import { provisionLicense } from "./provision-license.ts";
 import { publishPlanVersion } from "./publish-plan-version.ts";
 import { resolveCredential } from "./resolve-credential.ts";
 import { resumeLicense } from "./resume-license.ts";
+import { retireSigningKey } from "./retire-signing-key.ts";
+import { revealKey } from "./reveal-key.ts";
 import { revokeApiKey } from "./revoke-api-key.ts";
+import { revokeKey } from "./revoke-key.ts";
 import { revokeLicense } from "./revoke-license.ts";
+import { rotateKey } from "./rotate-key.ts";
+import { rotateSigningKey } from "./rotate-signing-key.ts";
 import { streamEntitlementSnapshots } from "./stream-entitlement-snapshots.ts";
 import { subscribeLicenseEvents } from "./subscribe-license-events.ts";
 import { suspendLicense } from "./suspend-license.ts";
@@ -61,11 +73,25 @@ const licensing: Handlers<typeof LicensingService, Context> = {
   suspendLicense,
   resumeLicense,
   revokeLicense,
+  getSignedLicense,
   subscribeLicenseEvents,
   getEntitlementSnapshot,
   streamEntitlementSnapshots,
   getDatabaseTime,
 };
+
+const keys: Handlers<typeof KeyService, Context> = {
+  issueKey,
+  rotateKey,
+  revokeKey,
+  revealKey,
+  listKeys,
+  getSigningKeys,
+  rotateSigningKey,
+  retireSigningKey,
+};
+
+const activations: Handlers<typeof ActivationService, Context> = { checkKey };
 
 /** All services of licensing, bound to their context. */
 export function bindServices(ctx: Context): ServiceBinding[] {
@@ -74,5 +100,7 @@ export function bindServices(ctx: Context): ServiceBinding[] {
     implement(CatalogService, ctx, catalog),
     implement(CustomerService, ctx, customers),
     implement(LicensingService, ctx, licensing),
+    implement(KeyService, ctx, keys),
+    implement(ActivationService, ctx, activations),
   ];
 }

@@ -5,27 +5,38 @@ import {
   ProvisionLicenseResponseSchema,
 } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import { invalidArgument } from "@licet/platform/errors";
+import type { Call } from "@licet/platform/rpc/call";
 import type { Handler } from "@licet/platform/rpc/handlers";
 import type { Transaction } from "kysely";
 import type { Context } from "../context.ts";
 import type { License } from "../domain/license.ts";
+import { checkExtendable, checkPermits, commonStyle, type LicenseKey } from "../domain/license-key.ts";
 import { type BareTerms, bareLicense, planLicense, type Wanted } from "../domain/provision.ts";
 import { checkFeaturesAndLimits } from "../domain/terms.ts";
 import { failure } from "../errors.ts";
 import { recordLicenseChange } from "../history.ts";
+import { currentSigner, type Signer } from "../signing-keys.ts";
 import { checkFeaturesExist, getPlan, getProduct } from "../store/catalog.ts";
 import { raiseEntitlementVersion } from "../store/customers.ts";
+import { getLicenseKey, insertKeyedLicenses } from "../store/license-keys.ts";
 import { countLicenses, insertLicense } from "../store/licenses.ts";
 import type { DB } from "../store/schema.ts";
 import { cycleFromProto, dateFromProto, licenseToProto, limitsFromProto } from "./convert.ts";
+import { licenseKeyToProto } from "./convert-keys.ts";
+import { loadHeld, newKey } from "./new-key.ts";
 import { once } from "./once.ts";
 
 /** A customer's snapshot holds all its licenses and travels as one event. */
 const MAX_LICENSES = 500;
 
-/** Gives a customer a license by a plan, or a bare one. */
-export const provisionLicense: Handler<typeof LicensingService, "provisionLicense", Context> = (ctx, call, request) =>
-  once(ctx, call, request, ProvisionLicenseResponseSchema, async (tx) => {
+/** Gives a customer a license by a plan, or a bare one, and a key where one is wanted. */
+export const provisionLicense: Handler<typeof LicensingService, "provisionLicense", Context> = async (
+  ctx,
+  call,
+  request,
+) => {
+  const signer = request.key.case === "issueKey" ? await currentSigner(ctx) : undefined;
+  const work = async (tx: Transaction<DB>) => {
     const { customerId } = request;
     const version = await raiseEntitlementVersion(tx, call.tenant, customerId);
     if ((await countLicenses(tx, call.tenant, customerId)) >= MAX_LICENSES) {
@@ -38,9 +49,52 @@ export const provisionLicense: Handler<typeof LicensingService, "provisionLicens
       throw failure("LICENSE_EXISTS", `A license ${license.licenseId} exists already.`);
     }
     const { licenseId } = license;
-    await recordLicenseChange(ctx, tx, call, { customerId, version, cause: LicenseChangeCause.PROVISIONED, licenseId });
-    return { license: licenseToProto(license, ctx.now()), consistencyToken: { customerId, version } };
-  });
+    const now = ctx.now();
+    const cause = LicenseChangeCause.PROVISIONED;
+    const key =
+      request.key.case === "keyId" ? await extendKey(tx, call.tenant, request.key.value, license, now) : undefined;
+    await recordLicenseChange(ctx, tx, call, {
+      customerId,
+      version,
+      cause,
+      licenseId,
+      ...(key && { keyId: key.keyId }),
+    });
+    const reply = { license: licenseToProto(license, now), consistencyToken: { customerId, version } };
+    if (key) return { ...reply, key: licenseKeyToProto(key, now) };
+    return signer ? { ...reply, ...(await issueKeyFor(ctx, tx, call, signer, license)) } : reply;
+  };
+  return once(ctx, call, request, ProvisionLicenseResponseSchema, work, { secret: signer !== undefined });
+};
+
+/** Puts a new license under a key that the customer has. The customer row's lock is held. */
+async function extendKey(
+  tx: Transaction<DB>,
+  tenant: string,
+  keyId: string,
+  license: License,
+  now: Date,
+): Promise<LicenseKey> {
+  const key = await getLicenseKey(tx, tenant, keyId);
+  checkExtendable(key, license, await getProduct(tx, tenant, license.product), now);
+  const added = { product: license.product, licenseId: license.licenseId };
+  await insertKeyedLicenses(tx, tenant, key.keyId, [added]);
+  return { ...key, licenses: [...key.licenses, added] };
+}
+
+/** Makes a key for a new license: what the reply says of it. */
+async function issueKeyFor(ctx: Context, tx: Transaction<DB>, call: Call, signer: Signer, license: License) {
+  const { customerId, licenseId } = license;
+  const now = ctx.now();
+  checkPermits(license, now);
+  const held = await loadHeld(tx, call.tenant, [licenseId]);
+  const style = commonStyle(
+    [license],
+    held.map(({ product }) => product),
+  );
+  const { key, secret, version } = await newKey(ctx, tx, call, signer, { customerId, style, held });
+  return { key: licenseKeyToProto(key, now), keySecret: secret, consistencyToken: { customerId, version } };
+}
 
 async function newLicense(
   ctx: Context,

@@ -1,15 +1,20 @@
 import type { ServiceError } from "@licet/platform/errors";
-import type { Kysely, Transaction } from "kysely";
+import type { Kysely, Selectable, Transaction } from "kysely";
+import type { KeyFormat, KeyStyle } from "../domain/license-key.ts";
 import type { Plan } from "../domain/terms.ts";
 import { failure } from "../errors.ts";
 import { limitsToJson, planFromRow, usagePricesToJson } from "./mapping.ts";
-import type { DB } from "./schema.ts";
+import type { DB, Product as ProductTable } from "./schema.ts";
 
 /** What a tenant sells. */
 export interface Product {
   product: string;
   name: string;
   graceDays: number;
+  /** How many days an installation may go on without reaching Licet. */
+  offlineDays: number;
+  /** How its license keys look; absent: it has none. */
+  keyStyle?: KeyStyle;
   createdAt: Date;
 }
 
@@ -42,11 +47,36 @@ export async function insertProduct(tx: Transaction<DB>, tenant: string, product
       product: product.product,
       name: product.name,
       grace_days: product.graceDays,
+      offline_days: product.offlineDays,
+      key_format: product.keyStyle?.format ?? null,
+      key_prefix: product.keyStyle?.prefix ?? null,
       created_at: product.createdAt,
     })
     .onConflict((conflict) => conflict.columns(["tenant_id", "product"]).doNothing())
     .executeTakeFirst();
   return result.numInsertedOrUpdatedRows === 1n;
+}
+
+const productColumns = [
+  "product",
+  "name",
+  "grace_days",
+  "offline_days",
+  "key_format",
+  "key_prefix",
+  "created_at",
+] as const;
+
+function productFromRow(row: Pick<Selectable<ProductTable>, (typeof productColumns)[number]>): Product {
+  const { key_format: format, key_prefix: prefix } = row;
+  return {
+    product: row.product,
+    name: row.name,
+    graceDays: row.grace_days,
+    offlineDays: row.offline_days,
+    ...(format !== null && prefix !== null && { keyStyle: { format: format as KeyFormat, prefix } }),
+    createdAt: row.created_at,
+  };
 }
 
 /**
@@ -55,14 +85,20 @@ export async function insertProduct(tx: Transaction<DB>, tenant: string, product
  * @throws ServiceError NOT_FOUND `PRODUCT_NOT_FOUND`
  */
 export async function getProduct(tx: Transaction<DB>, tenant: string, product: string): Promise<Product> {
+  const found = await findProduct(tx, tenant, product);
+  if (!found) throw productNotFound(product);
+  return found;
+}
+
+/** A product, or undefined. */
+export async function findProduct(tx: Transaction<DB>, tenant: string, product: string): Promise<Product | undefined> {
   const row = await tx
     .selectFrom("product")
-    .select(["product", "name", "grace_days", "created_at"])
+    .select(productColumns)
     .where("tenant_id", "=", tenant)
     .where("product", "=", product)
     .executeTakeFirst();
-  if (!row) throw productNotFound(product);
-  return { product: row.product, name: row.name, graceDays: row.grace_days, createdAt: row.created_at };
+  return row && productFromRow(row);
 }
 
 function productNotFound(product: string): ServiceError {
@@ -78,18 +114,13 @@ export async function listProducts(
 ): Promise<Product[]> {
   const rows = await tx
     .selectFrom("product")
-    .select(["product", "name", "grace_days", "created_at"])
+    .select(productColumns)
     .where("tenant_id", "=", tenant)
     .where("product", ">", after)
     .orderBy("product")
     .limit(limit)
     .execute();
-  return rows.map((row) => ({
-    product: row.product,
-    name: row.name,
-    graceDays: row.grace_days,
-    createdAt: row.created_at,
-  }));
+  return rows.map(productFromRow);
 }
 
 /**

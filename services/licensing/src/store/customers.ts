@@ -98,6 +98,20 @@ export async function listCustomers(
 }
 
 /**
+ * Locks a customer's row, as {@link raiseEntitlementVersion} does: for changes that read before they know whether they
+ * raise the version.
+ */
+export async function lockCustomer(tx: Transaction<DB>, tenant: string, customerId: string): Promise<void> {
+  await tx
+    .selectFrom("customer")
+    .select("customer_id")
+    .where("tenant_id", "=", tenant)
+    .where("customer_id", "=", customerId)
+    .forNoKeyUpdate()
+    .executeTakeFirstOrThrow();
+}
+
+/**
  * Raises a customer's entitlement version under its row's lock. Every change of the customer or of one of its
  * licenses does this first, so that one customer's changes have one order. Returns the new version.
  *

@@ -91,6 +91,13 @@ export interface Idempotency {
   tenant_id: string;
 }
 
+export interface KeyedLicense {
+  key_id: string;
+  license_id: string;
+  product: string;
+  tenant_id: string;
+}
+
 export interface License {
   billing_cycle: string | null;
   created_at: Timestamp;
@@ -112,6 +119,24 @@ export interface License {
   updated_at: Timestamp;
   valid_from: Timestamp;
   valid_until: Timestamp | null;
+}
+
+export interface LicenseKey {
+  customer_id: string;
+  expires_at: Timestamp | null;
+  format: string;
+  hash_key: string;
+  hint: string;
+  issued_at: Timestamp;
+  key_hash: Buffer;
+  key_id: string;
+  kid: string | null;
+  prefix: string;
+  replaced_by: string | null;
+  revoke_reason: Generated<string>;
+  revoked_at: Timestamp | null;
+  sealed: Buffer;
+  tenant_id: string;
 }
 
 export interface OutboxPending {
@@ -147,9 +172,23 @@ export interface Product {
   catalog_version: Generated<bigint>;
   created_at: Timestamp;
   grace_days: number;
+  key_format: string | null;
+  key_prefix: string | null;
   name: string;
+  offline_days: Generated<number>;
   product: string;
   tenant_id: string;
+}
+
+export interface SigningKey {
+  active_from: Timestamp;
+  created_at: Timestamp;
+  kid: string;
+  public_key: Buffer;
+  retired_at: Timestamp | null;
+  sealed: Buffer;
+  tenant_id: string;
+  version: Generated<bigint>;
 }
 
 export interface Tenant {
@@ -166,10 +205,13 @@ export interface DB {
   event_tail: EventTail;
   feature: Feature;
   idempotency: Idempotency;
+  keyed_license: KeyedLicense;
   license: License;
+  license_key: LicenseKey;
   outbox_pending: OutboxPending;
   plan: Plan;
   plan_version: PlanVersion;
   product: Product;
+  signing_key: SigningKey;
   tenant: Tenant;
 }

@@ -46,6 +46,27 @@ export declare type Product = Message<"licet.licensing.v1.Product"> & {
    * @generated from field: google.protobuf.Timestamp created_at = 4;
    */
   createdAt?: Timestamp | undefined;
+
+  /**
+   * How its license keys look; unspecified: it has none.
+   *
+   * @generated from field: licet.licensing.v1.KeyFormat key_format = 5;
+   */
+  keyFormat: KeyFormat;
+
+  /**
+   * What its license keys begin with, such as `RM`.
+   *
+   * @generated from field: string key_prefix = 6;
+   */
+  keyPrefix: string;
+
+  /**
+   * How many days an installation may go on without reaching Licet.
+   *
+   * @generated from field: uint32 offline_days = 7;
+   */
+  offlineDays: number;
 };
 
 /**
@@ -441,6 +462,41 @@ export declare type CatalogFeature = Message<"licet.licensing.v1.CatalogFeature"
  * Use `create(CatalogFeatureSchema)` to create a new message.
  */
 export declare const CatalogFeatureSchema: GenMessage<CatalogFeature>;
+
+/**
+ * KeyFormat is how the keys of a product look and what they can do.
+ *
+ * @generated from enum licet.licensing.v1.KeyFormat
+ */
+export enum KeyFormat {
+  /**
+   * The product has no keys.
+   *
+   * @generated from enum value: KEY_FORMAT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * `PREFIX-XXXX-XXXX-XXXX-XXXX-C`: 80 random bits and a check character, to
+   * be typed by people. Says nothing by itself; it is checked online.
+   *
+   * @generated from enum value: KEY_FORMAT_OPAQUE = 1;
+   */
+  OPAQUE = 1,
+
+  /**
+   * `PREFIX-<JWS>-<checksum>`: what it permits is signed into it, so that an
+   * installation can check it offline with the public key.
+   *
+   * @generated from enum value: KEY_FORMAT_TOKEN = 2;
+   */
+  TOKEN = 2,
+}
+
+/**
+ * Describes the enum licet.licensing.v1.KeyFormat.
+ */
+export declare const KeyFormatSchema: GenEnum<KeyFormat>;
 
 /**
  * LimitWindow is the span over which a limit's metric counts.

@@ -4,7 +4,7 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { FailMode, Feature, Plan, PlanTerms, Product } from "./catalog_pb.js";
+import type { FailMode, Feature, KeyFormat, Plan, PlanTerms, Product } from "./catalog_pb.js";
 
 /**
  * Describes the file licet/licensing/v1/catalog_service.proto.
@@ -45,6 +45,28 @@ export declare type CreateProductRequest = Message<"licet.licensing.v1.CreatePro
    * @generated from field: uint32 grace_days = 4;
    */
   graceDays: number;
+
+  /**
+   * How its license keys look; unspecified: it has none.
+   *
+   * @generated from field: licet.licensing.v1.KeyFormat key_format = 5;
+   */
+  keyFormat: KeyFormat;
+
+  /**
+   * What its license keys begin with: the mark of the brand, 2 to 8 capital
+   * letters such as `RM`. Products of one brand share it.
+   *
+   * @generated from field: string key_prefix = 6;
+   */
+  keyPrefix: string;
+
+  /**
+   * How many days an installation may go on without reaching Licet.
+   *
+   * @generated from field: uint32 offline_days = 7;
+   */
+  offlineDays: number;
 };
 
 /**

@@ -148,6 +148,69 @@ export enum ErrorReason {
    * @generated from enum value: ERROR_REASON_SUBSCRIBER_TOO_SLOW = 17;
    */
   SUBSCRIBER_TOO_SLOW = 17,
+
+  /**
+   * NOT_FOUND: the tenant has no such license key.
+   *
+   * @generated from enum value: ERROR_REASON_KEY_NOT_FOUND = 40;
+   */
+  KEY_NOT_FOUND = 40,
+
+  /**
+   * FAILED_PRECONDITION: the product has no license keys: it was created
+   * without a `key_format`.
+   *
+   * @generated from enum value: ERROR_REASON_PRODUCT_HAS_NO_KEYS = 41;
+   */
+  PRODUCT_HAS_NO_KEYS = 41,
+
+  /**
+   * FAILED_PRECONDITION: the licenses can't be under one key, because they are
+   * of several customers, twice of one product, or of products whose keys
+   * differ in format or prefix.
+   *
+   * @generated from enum value: ERROR_REASON_KEY_CANNOT_HOLD = 42;
+   */
+  KEY_CANNOT_HOLD = 42,
+
+  /**
+   * FAILED_PRECONDITION: the key is expired, replaced or revoked. The metadata
+   * `status` says which.
+   *
+   * @generated from enum value: ERROR_REASON_KEY_NOT_IN_FORCE = 43;
+   */
+  KEY_NOT_IN_FORCE = 43,
+
+  /**
+   * FAILED_PRECONDITION: the customer has as many keys as one can. The
+   * metadata `maximum` says how many.
+   *
+   * @generated from enum value: ERROR_REASON_TOO_MANY_KEYS = 44;
+   */
+  TOO_MANY_KEYS = 44,
+
+  /**
+   * FAILED_PRECONDITION: the features and limits of the licenses are more than
+   * a token key can carry. The metadata `maximum` says how much.
+   *
+   * @generated from enum value: ERROR_REASON_KEY_TOO_LARGE = 45;
+   */
+  KEY_TOO_LARGE = 45,
+
+  /**
+   * NOT_FOUND: the installation has no such signing key.
+   *
+   * @generated from enum value: ERROR_REASON_SIGNING_KEY_NOT_FOUND = 46;
+   */
+  SIGNING_KEY_NOT_FOUND = 46,
+
+  /**
+   * FAILED_PRECONDITION: nothing else could sign if this signing key were
+   * retired; rotate first.
+   *
+   * @generated from enum value: ERROR_REASON_SIGNING_KEY_IN_USE = 47;
+   */
+  SIGNING_KEY_IN_USE = 47,
 }
 
 /**

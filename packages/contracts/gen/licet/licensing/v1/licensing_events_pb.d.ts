@@ -82,6 +82,14 @@ export declare type LicenseChanged = Message<"licet.licensing.v1.LicenseChanged"
    * @generated from field: google.protobuf.Timestamp occurred_at = 9;
    */
   occurredAt?: Timestamp | undefined;
+
+  /**
+   * The id of the license key it happened to, or that the license was put
+   * under. Never the key itself.
+   *
+   * @generated from field: string key_id = 20;
+   */
+  keyId: string;
 };
 
 /**
@@ -137,6 +145,34 @@ export enum LicenseChangeCause {
    * @generated from enum value: LICENSE_CHANGE_CAUSE_REVOKED = 5;
    */
   REVOKED = 5,
+
+  /**
+   * A license key was issued. `licet.key.issued.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_KEY_ISSUED = 20;
+   */
+  KEY_ISSUED = 20,
+
+  /**
+   * A license key was replaced by another one. `licet.key.rotated.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_KEY_ROTATED = 21;
+   */
+  KEY_ROTATED = 21,
+
+  /**
+   * A license key was revoked. `licet.key.revoked.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_KEY_REVOKED = 22;
+   */
+  KEY_REVOKED = 22,
+
+  /**
+   * Somebody was shown a license key again. `licet.key.revealed.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_KEY_REVEALED = 23;
+   */
+  KEY_REVEALED = 23,
 }
 
 /**

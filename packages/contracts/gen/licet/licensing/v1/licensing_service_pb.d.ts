@@ -8,6 +8,7 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Cycle, Limit, ProductCatalog } from "./catalog_pb.js";
 import type { License } from "./license_pb.js";
 import type { ConsistencyToken } from "./customer_pb.js";
+import type { LicenseKey, SignedLicense } from "./license_key_pb.js";
 import type { LicenseChangeCause, LicenseChanged } from "./licensing_events_pb.js";
 import type { EntitlementSnapshot } from "./entitlement_pb.js";
 
@@ -118,6 +119,29 @@ export declare type ProvisionLicenseRequest = Message<"licet.licensing.v1.Provis
    * @generated from field: string license_id = 13;
    */
   licenseId: string;
+
+  /**
+   * The license key; none when absent.
+   *
+   * @generated from oneof licet.licensing.v1.ProvisionLicenseRequest.key
+   */
+  key: {
+    /**
+     * A new key is issued for the license. Only `true` has a meaning.
+     *
+     * @generated from field: bool issue_key = 20;
+     */
+    value: boolean;
+    case: "issueKey";
+  } | {
+    /**
+     * The license is put under this opaque key of the same customer.
+     *
+     * @generated from field: string key_id = 21;
+     */
+    value: string;
+    case: "keyId";
+  } | { case: undefined; value?: undefined };
 };
 
 /**
@@ -145,6 +169,21 @@ export declare type ProvisionLicenseResponse = Message<"licet.licensing.v1.Provi
    * @generated from field: licet.licensing.v1.ConsistencyToken consistency_token = 2;
    */
   consistencyToken?: ConsistencyToken | undefined;
+
+  /**
+   * The key that the license is under; absent: none.
+   *
+   * @generated from field: licet.licensing.v1.LicenseKey key = 20;
+   */
+  key?: LicenseKey | undefined;
+
+  /**
+   * The whole key, where one was issued. It is in this reply only, and in a
+   * repetition of the same request.
+   *
+   * @generated from field: string key_secret = 21;
+   */
+  keySecret: string;
 };
 
 /**
@@ -605,6 +644,54 @@ export declare type SubscriptionHeartbeat = Message<"licet.licensing.v1.Subscrip
 export declare const SubscriptionHeartbeatSchema: GenMessage<SubscriptionHeartbeat>;
 
 /**
+ * GetSignedLicenseRequest names the license.
+ *
+ * @generated from message licet.licensing.v1.GetSignedLicenseRequest
+ */
+export declare type GetSignedLicenseRequest = Message<"licet.licensing.v1.GetSignedLicenseRequest"> & {
+  /**
+   * The license's id.
+   *
+   * @generated from field: string license_id = 1;
+   */
+  licenseId: string;
+
+  /**
+   * For how many seconds it is to be taken for true; a day when 0. A
+   * revocation is not seen earlier by whoever reads nothing else.
+   *
+   * @generated from field: uint32 ttl_seconds = 2;
+   */
+  ttlSeconds: number;
+};
+
+/**
+ * Describes the message licet.licensing.v1.GetSignedLicenseRequest.
+ * Use `create(GetSignedLicenseRequestSchema)` to create a new message.
+ */
+export declare const GetSignedLicenseRequestSchema: GenMessage<GetSignedLicenseRequest>;
+
+/**
+ * GetSignedLicenseResponse returns the signed license.
+ *
+ * @generated from message licet.licensing.v1.GetSignedLicenseResponse
+ */
+export declare type GetSignedLicenseResponse = Message<"licet.licensing.v1.GetSignedLicenseResponse"> & {
+  /**
+   * The signed license.
+   *
+   * @generated from field: licet.licensing.v1.SignedLicense signed_license = 1;
+   */
+  signedLicense?: SignedLicense | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.GetSignedLicenseResponse.
+ * Use `create(GetSignedLicenseResponseSchema)` to create a new message.
+ */
+export declare const GetSignedLicenseResponseSchema: GenMessage<GetSignedLicenseResponse>;
+
+/**
  * GetEntitlementSnapshotRequest names the customer of the caller's tenant.
  *
  * @generated from message licet.licensing.v1.GetEntitlementSnapshotRequest
@@ -764,7 +851,9 @@ export declare const LicensingService: GenService<{
    *
    * Errors: NOT_FOUND `CUSTOMER_NOT_FOUND`, `PRODUCT_NOT_FOUND`,
    * `PLAN_NOT_FOUND`, `FEATURE_NOT_FOUND`; ALREADY_EXISTS `LICENSE_EXISTS`;
-   * FAILED_PRECONDITION `TOO_MANY_LICENSES`.
+   * FAILED_PRECONDITION `TOO_MANY_LICENSES`; with a key those of
+   * KeyService.IssueKey, NOT_FOUND `KEY_NOT_FOUND` and FAILED_PRECONDITION
+   * `KEY_NOT_IN_FORCE`.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.ProvisionLicense
    */
@@ -859,6 +948,20 @@ export declare const LicensingService: GenService<{
     methodKind: "server_streaming";
     input: typeof SubscribeLicenseEventsRequestSchema;
     output: typeof SubscribeLicenseEventsResponseSchema;
+  },
+  /**
+   * GetSignedLicense returns a license and its status now in a signed form,
+   * which whoever has the public key of KeyService.GetSigningKeys can verify
+   * without asking anybody.
+   *
+   * Errors: NOT_FOUND `LICENSE_NOT_FOUND`.
+   *
+   * @generated from rpc licet.licensing.v1.LicensingService.GetSignedLicense
+   */
+  getSignedLicense: {
+    methodKind: "unary";
+    input: typeof GetSignedLicenseRequestSchema;
+    output: typeof GetSignedLicenseResponseSchema;
   },
   /**
    * GetEntitlementSnapshot returns what holds for a customer now. For the

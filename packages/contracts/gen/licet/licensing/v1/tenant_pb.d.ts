@@ -121,8 +121,8 @@ export enum ApiKeyRole {
   UNSPECIFIED = 0,
 
   /**
-   * Everything inside its tenant: all scopes below, `catalog:write`, `keys:read`
-   * and `keys:write`.
+   * Everything inside its tenant: all scopes below, `catalog:write`,
+   * `licenses:reveal`, `keys:read` and `keys:write`.
    *
    * @generated from enum value: API_KEY_ROLE_ADMIN = 1;
    */

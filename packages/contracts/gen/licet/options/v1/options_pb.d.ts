@@ -59,7 +59,9 @@ export declare const TopicSchema: GenMessage<Topic>;
 
 /**
  * The scope that a credential must hold to call the method, such as
- * `licenses:write`. A method without it is denied to everyone.
+ * `licenses:write`. A method without it is denied to everyone. The scope
+ * `public` needs no credential: what proves the caller's right, if anything
+ * has to, is in the message.
  *
  * @generated from extension: string required_scope = 50001;
  */
