@@ -9,7 +9,7 @@ import type { Stage } from "./stage.ts";
 /** Everything must be as if nothing had happened so long after the last fault, in milliseconds. */
 export const CONVERGES_WITHIN_MS = 30_000;
 /** After that, it is waited so much longer, in milliseconds, so that the other invariants can be judged. */
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 15_000;
 
 /** How long it took until everything was published, counted and fresh, or what was missing. */
 export interface Convergence {

@@ -101,7 +101,7 @@ export async function run(options: RunOptions): Promise<Summary> {
   judge(convergence, findings);
   await finished;
   // What the clients did last has to be counted as well.
-  await converge(stage, Date.now(), signal);
+  if (convergence.missing.length === 0) await converge(stage, Date.now(), signal);
   say(`whole after ${(convergence.ms / 1_000).toFixed(1)} s; checking`);
   return { ...(await check({ ...options, stage, scene, journals, havoc, findings })), convergenceMs: convergence.ms };
 }
