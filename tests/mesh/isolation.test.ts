@@ -99,6 +99,11 @@ async function furnish(transport: Transport): Promise<Readonly<Record<string, un
     name: "intruder",
     role: 3,
     holder: { case: "customerId", value: customerId },
+    toCustomerId: customerId,
+    updateMask: { paths: ["metadata"] },
+    end: { case: "termFrom", value: 1 },
+    termDays: 0,
+    days: 7,
   };
 }
 
@@ -135,7 +140,10 @@ function withoutEcho(answer: string): string {
 const victimsRows = async () => {
   const rows: unknown[] = [];
   for (const [database, tables] of [
-    ["licensing", ["api_key", "product", "feature", "plan", "plan_version", "customer", "license", "event"]],
+    [
+      "licensing",
+      ["api_key", "product", "feature", "plan", "plan_version", "customer", "license", "license_history", "event"],
+    ],
     ["metering", ["usage_event", "usage_hourly"]],
   ] as const) {
     for (const table of tables) {

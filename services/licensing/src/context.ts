@@ -1,5 +1,6 @@
 import type { Vault } from "@licet/platform/crypto";
 import type { Databases } from "@licet/platform/database/database";
+import type { Kysely } from "kysely";
 import type { DB } from "./store/schema.ts";
 import type { Subscriptions } from "./subscriptions.ts";
 
@@ -9,6 +10,8 @@ export interface Context {
   /** Encrypts stored replies that hold a secret. */
   readonly vault: Vault;
   readonly now: () => Date;
+  /** The time by which the scheduler goes: the database's, which all replicas share. */
+  readonly databaseNow: (db: Kysely<DB>) => Promise<Date>;
   /** A new UUIDv7. */
   readonly newId: () => string;
   /** Hints the relay that something was committed. */

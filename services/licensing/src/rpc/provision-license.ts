@@ -10,36 +10,33 @@ import type { Transaction } from "kysely";
 import type { Context } from "../context.ts";
 import type { License } from "../domain/license.ts";
 import { type BareTerms, bareLicense, planLicense, type Wanted } from "../domain/provision.ts";
+import { nextDueAt } from "../domain/schedule.ts";
 import { checkFeaturesAndLimits } from "../domain/terms.ts";
 import { failure } from "../errors.ts";
 import { recordLicenseChange } from "../history.ts";
+import { checkRoom } from "../lifecycle.ts";
 import { checkFeaturesExist, getPlan, getProduct } from "../store/catalog.ts";
 import { raiseEntitlementVersion } from "../store/customers.ts";
-import { countLicenses, insertLicense } from "../store/licenses.ts";
+import { insertLicense } from "../store/licenses.ts";
 import type { DB } from "../store/schema.ts";
 import { cycleFromProto, dateFromProto, licenseToProto, limitsFromProto } from "./convert.ts";
 import { once } from "./once.ts";
-
-/** A customer's snapshot holds all its licenses and travels as one event. */
-const MAX_LICENSES = 500;
 
 /** Gives a customer a license by a plan, or a bare one. */
 export const provisionLicense: Handler<typeof LicensingService, "provisionLicense", Context> = (ctx, call, request) =>
   once(ctx, call, request, ProvisionLicenseResponseSchema, async (tx) => {
     const { customerId } = request;
     const version = await raiseEntitlementVersion(tx, call.tenant, customerId);
-    if ((await countLicenses(tx, call.tenant, customerId)) >= MAX_LICENSES) {
-      throw failure("TOO_MANY_LICENSES", `Customer ${customerId} holds ${MAX_LICENSES} licenses, the most possible.`, {
-        maximum: `${MAX_LICENSES}`,
-      });
-    }
+    await checkRoom(tx, call.tenant, customerId);
     const license = await newLicense(ctx, tx, call.tenant, request);
-    if (!(await insertLicense(tx, call.tenant, license))) {
+    if (!(await insertLicense(tx, call.tenant, license, nextDueAt(license, license.createdAt)))) {
       throw failure("LICENSE_EXISTS", `A license ${license.licenseId} exists already.`);
     }
-    const { licenseId } = license;
-    await recordLicenseChange(ctx, tx, call, { customerId, version, cause: LicenseChangeCause.PROVISIONED, licenseId });
-    return { license: licenseToProto(license, ctx.now()), consistencyToken: { customerId, version } };
+    const { licenseId, createdAt } = license;
+    const after = licenseToProto(license, createdAt);
+    const cause = LicenseChangeCause.PROVISIONED;
+    await recordLicenseChange(ctx, tx, call, { customerId, version, cause, licenseId, effectiveAt: createdAt, after });
+    return { license: after, consistencyToken: { customerId, version } };
   });
 
 async function newLicense(
@@ -62,6 +59,7 @@ async function newLicense(
     ...(validUntil && { validUntil }),
     ...(request.seats !== undefined && { seats: request.seats }),
     ...(billingCycle && { billingCycle }),
+    autoRenew: request.autoRenew,
     metadata: request.metadata,
     now,
   };

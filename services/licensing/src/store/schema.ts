@@ -92,9 +92,13 @@ export interface Idempotency {
 }
 
 export interface License {
+  auto_renew: Generated<boolean>;
   billing_cycle: string | null;
+  cancel_reason: Generated<string>;
+  cancels_at: Timestamp | null;
   created_at: Timestamp;
   customer_id: string;
+  due_at: Generated<Timestamp | null>;
   ended_at: Timestamp | null;
   features: string[] | null;
   grace_days: number;
@@ -104,14 +108,39 @@ export interface License {
   plan: string | null;
   plan_version: number | null;
   product: string;
+  revision: Generated<bigint>;
   seats: number | null;
   status: string;
   status_reason: Generated<string>;
+  suspended_by_billing: Generated<boolean>;
   tenant_id: string;
+  told_notice_days: number | null;
+  told_renewal: Generated<boolean>;
+  told_status: string | null;
   type: string;
+  unpaid_grace_until: Timestamp | null;
   updated_at: Timestamp;
   valid_from: Timestamp;
   valid_until: Timestamp | null;
+}
+
+export interface LicenseHistory {
+  actor: string;
+  after: Buffer | null;
+  before: Buffer | null;
+  cause: number;
+  customer_id: string;
+  effective_at: Timestamp;
+  entry_id: Generated<bigint>;
+  event_id: string;
+  ip_address: string;
+  license_id: string | null;
+  notice_days: number;
+  occurred_at: Generated<Timestamp>;
+  reason: string;
+  tenant_id: string;
+  user_agent: string;
+  version: bigint;
 }
 
 export interface OutboxPending {
@@ -167,6 +196,7 @@ export interface DB {
   feature: Feature;
   idempotency: Idempotency;
   license: License;
+  license_history: LicenseHistory;
   outbox_pending: OutboxPending;
   plan: Plan;
   plan_version: PlanVersion;

@@ -148,6 +148,30 @@ export enum ErrorReason {
    * @generated from enum value: ERROR_REASON_SUBSCRIBER_TOO_SLOW = 17;
    */
   SUBSCRIBER_TOO_SLOW = 17,
+
+  /**
+   * ABORTED: the license has changed since the given etag. The metadata `etag`
+   * is the current one: read the license, decide again, send that.
+   *
+   * @generated from enum value: ERROR_REASON_ETAG_MISMATCH = 20;
+   */
+  ETAG_MISMATCH = 20,
+
+  /**
+   * FAILED_PRECONDITION: the license never ends, so it has no end to be
+   * cancelled at or to be renewed from.
+   *
+   * @generated from enum value: ERROR_REASON_LICENSE_WITHOUT_END = 21;
+   */
+  LICENSE_WITHOUT_END = 21,
+
+  /**
+   * FAILED_PRECONDITION: only a trial can be extended. The metadata `type` says
+   * what the license is.
+   *
+   * @generated from enum value: ERROR_REASON_NOT_A_TRIAL = 22;
+   */
+  NOT_A_TRIAL = 22,
 }
 
 /**
