@@ -75,7 +75,7 @@ async function freshClone(folder: string): Promise<void> {
     answer = await check(`README: ${call.command}`, () => compareCall(readme, call, folder, first.ports));
   }
   for (const file of globSync("docs/guides/*.md", { cwd: folder }).sort()) {
-    const guide = await check(`${file} marks calls`, () => readDocument(folder, file));
+    const guide = readDocument(folder, file);
     for (const call of guide.calls) {
       await check(`${file}: ${call.command}`, () => compareCall(guide, call, folder, first.ports));
     }
@@ -221,7 +221,9 @@ function readPid(folder: string): number {
 function readReadme(folder: string): Document {
   const text = readFileSync(path.join(folder, "README.md"), "utf8");
   if (!text.split("\n").includes(startCommand.join(" "))) throw new Error(`no line "${startCommand.join(" ")}"`);
-  return readDocument(folder, "README.md");
+  const readme = readDocument(folder, "README.md");
+  if (readme.calls.length === 0) throw new Error("no block is marked with <!-- ci: {…} -->");
+  return readme;
 }
 
 function readDocument(folder: string, file: string): Document {
@@ -232,7 +234,6 @@ function readDocument(folder: string, file: string): Document {
   const calls = blocks
     .filter(({ mark }) => mark !== "setup")
     .map(({ mark, ...call }) => ({ ...call, fields: JSON.parse(mark) as Call["fields"] }));
-  if (calls.length === 0) throw new Error("no block is marked with <!-- ci: {…} -->");
   const setup = blocks.filter(({ mark }) => mark === "setup").map(({ command }) => command);
   return { setup: setup.join("\n"), calls };
 }

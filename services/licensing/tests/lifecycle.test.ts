@@ -212,7 +212,7 @@ describe("what the clock does", () => {
     const other = harness.instance({ schedulerNow: () => ahead.now });
     const rounds = [broken.settle()];
     await until("the one that breaks has begun", () => calls > 0);
-    rounds.push(other.settle(), cutConnections(), broken.settle());
+    rounds.push(other.settle(), other.settle(), other.settle(), cutConnections(), broken.settle());
     await Promise.allSettled(rounds);
     // What broke is put off for five minutes. A connection that was cut may show that only when it is used.
     ahead.now = new Date(day(30).getTime() + 10 * 60_000);
