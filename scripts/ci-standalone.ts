@@ -1,16 +1,17 @@
 /**
  * What CI does with standalone: the start command of the README in a fresh clone, the README's calls with their answers
- * compared by named fields, Ctrl-C, a second start, a start after `kill -9`; then the built and deployed tree.
+ * compared by named fields, those of the guides in docs/guides, Ctrl-C, a second start, a start after `kill -9`; then the
+ * built and deployed tree.
  *
- * A shell block of README.md takes part when a comment stands right above it:
+ * A shell block of README.md or of a guide takes part when a comment stands right above it:
  *   <!-- ci: setup -->                      runs before each call, in the same shell: it sets variables
  *   <!-- ci: {"valid": true, "a.b": 1} -->  a call: these fields of its JSON answer must have these values
  *   <!-- ci within 5 s: {…} -->             a call that shows the effect of an event: it is repeated until they have
- * The last call is a mutation: repeated after a restart, its `request_id` must bring the same answer again.
+ * Each document has setup blocks of its own. The README's last call is a mutation: repeated after a restart, its `request_id` must bring the same answer again.
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { existsSync, globSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { performance } from "node:perf_hooks";
@@ -40,7 +41,7 @@ interface Call {
   readonly withinMs: number;
 }
 
-interface Readme {
+interface Document {
   readonly setup: string;
   readonly calls: readonly Call[];
 }
@@ -72,6 +73,12 @@ async function freshClone(folder: string): Promise<void> {
   let answer: unknown;
   for (const call of readme.calls) {
     answer = await check(`README: ${call.command}`, () => compareCall(readme, call, folder, first.ports));
+  }
+  for (const file of globSync("docs/guides/*.md", { cwd: folder }).sort()) {
+    const guide = readDocument(folder, file);
+    for (const call of guide.calls) {
+      await check(`${file}: ${call.command}`, () => compareCall(guide, call, folder, first.ports));
+    }
   }
   await check(`Ctrl-C ends it in ${stopTimeoutMs} ms`, () => stopStandalone(first, "SIGINT"));
 
@@ -211,25 +218,36 @@ function readPid(folder: string): number {
   return JSON.parse(readFileSync(path.join(folder, ".licet/run.json"), "utf8")).pid;
 }
 
-function readReadme(folder: string): Readme {
+function readReadme(folder: string): Document {
   const text = readFileSync(path.join(folder, "README.md"), "utf8");
   if (!text.split("\n").includes(startCommand.join(" "))) throw new Error(`no line "${startCommand.join(" ")}"`);
+  const readme = readDocument(folder, "README.md");
+  if (readme.calls.length === 0) throw new Error("no block is marked with <!-- ci: {…} -->");
+  return readme;
+}
+
+function readDocument(folder: string, file: string): Document {
+  const text = readFileSync(path.join(folder, file), "utf8");
   const blocks = [...text.matchAll(/<!-- ci(?: within (\d+) s)?: (.+?) -->\n+```\w*\n([\s\S]+?)\n```/g)].map(
     ([, seconds = "0", mark = "", command = ""]) => ({ withinMs: Number(seconds) * 1000, mark, command }),
   );
   const calls = blocks
     .filter(({ mark }) => mark !== "setup")
     .map(({ mark, ...call }) => ({ ...call, fields: JSON.parse(mark) as Call["fields"] }));
-  if (calls.length === 0) throw new Error("no block is marked with <!-- ci: {…} -->");
   const setup = blocks.filter(({ mark }) => mark === "setup").map(({ command }) => command);
   return { setup: setup.join("\n"), calls };
 }
 
 /** Returns the answer whose fields were as expected. */
-async function compareCall(readme: Readme, call: Call, folder: string, ports: Standalone["ports"]): Promise<unknown> {
+async function compareCall(
+  document: Document,
+  call: Call,
+  folder: string,
+  ports: Standalone["ports"],
+): Promise<unknown> {
   const until = performance.now() + call.withinMs;
   for (;;) {
-    const answer = ask(readme, call.command, folder, ports);
+    const answer = ask(document, call.command, folder, ports);
     try {
       for (const [field, expected] of Object.entries(call.fields)) expectEqual(field, valueAt(answer, field), expected);
       return answer;
@@ -240,10 +258,10 @@ async function compareCall(readme: Readme, call: Call, folder: string, ports: St
   }
 }
 
-function ask(readme: Readme, command: string, folder: string, ports: Standalone["ports"]): unknown {
+function ask(document: Document, command: string, folder: string, ports: Standalone["ports"]): unknown {
   const script = (Object.keys(readmePorts) as (keyof typeof readmePorts)[]).reduce(
     (text, name) => text.replaceAll(`:${readmePorts[name]}`, `:${ports[name]}`),
-    `${readme.setup}\n${command}`,
+    `${document.setup}\n${command}`,
   );
   const output = execFileSync("bash", ["-euo", "pipefail", "-c", script], {
     cwd: folder,

@@ -118,6 +118,11 @@ async function furnish(transport: Transport): Promise<Readonly<Record<string, un
     name: "intruder",
     role: 3,
     holder: { case: "customerId", value: customerId },
+    toCustomerId: customerId,
+    updateMask: { paths: ["metadata"] },
+    end: { case: "termFrom", value: 1 },
+    termDays: 0,
+    days: 7,
   };
 }
 
@@ -165,6 +170,7 @@ const victimsRows = async () => {
         "plan_version",
         "customer",
         "license",
+        "license_history",
         "license_key",
         "keyed_license",
         "event",

@@ -3,6 +3,7 @@ import { createClient } from "@connectrpc/connect";
 import { afterAll, beforeAll, expect, test } from "@jest/globals";
 import { InvoiceService } from "@licet/contracts/licet/billing/v1/invoice_service_pb";
 import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
+import { LicenseChangeCause } from "@licet/contracts/licet/licensing/v1/licensing_events_pb";
 import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import { ApiKeyRole } from "@licet/contracts/licet/licensing/v1/tenant_pb";
 import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
@@ -47,6 +48,36 @@ test("provision → validate → suspend → resume → revoke: each is seen by 
   await becomes("ALLOWED");
   await licenses.revokeLicense({ requestId: newId(), licenseId, reason: "test" });
   await becomes("LICENSE_REVOKED");
+});
+
+test("a cancellation at the end and a transfer are seen by decisions; the history says from where they came", async () => {
+  const licenses = createClient(LicensingService, licet.as("tradsys", "brand"));
+  const customers = createClient(CustomerService, licet.as("tradsys", "brand"));
+  const [seller, buyer] = [`seller-${newId()}`, `buyer-${newId()}`];
+  for (const customerId of [seller, buyer])
+    await customers.createCustomer({ requestId: newId(), customerId, name: "M" });
+  const validUntil = timestampFromDate(new Date(Date.now() + 4_000));
+  const wanted = { requestId: newId(), customerId: seller, product: "trading", plan: "enterprise", validUntil };
+  const licenseId = (await licenses.provisionLicense(wanted)).license?.licenseId ?? "";
+  await licenses.cancelLicense({ requestId: newId(), licenseId, atEnd: true, reason: "sold" });
+  await licenses.transferLicense({ requestId: newId(), licenseId, toCustomerId: buyer });
+  await until("the seller has none", async () => (await reasonOf(seller, "egx_access")) === "NO_LICENSE");
+  await until("the buyer's has ended", async () => (await reasonOf(buyer, "egx_access")) === "LICENSE_CANCELLED");
+  const cancelled = async () => {
+    const { entries } = await licenses.listLicenseEvents({ holder: { case: "licenseId", value: licenseId } });
+    return entries;
+  };
+  await until("the scheduler has told it", async () => (await cancelled()).length === 5);
+  expect((await cancelled()).map(({ cause, reason }) => [LicenseChangeCause[cause], reason])).toEqual([
+    ["PROVISIONED", ""],
+    ["CANCELLATION_SCHEDULED", "sold"],
+    ["TRANSFERRED_AWAY", ""],
+    ["TRANSFERRED", ""],
+    ["CANCELLED", "sold"],
+  ]);
+  const [first, , , , last] = await cancelled();
+  expect(first).toMatchObject({ ipAddress: "127.0.0.1", userAgent: expect.stringContaining("grpc-node") });
+  expect(last).toMatchObject({ ipAddress: "", actor: "scheduler" });
 });
 
 test("1,000 exchange requests, each sent twice, make USD 6.25 of the month's USD 2,089.59", async () => {

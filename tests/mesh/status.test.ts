@@ -30,23 +30,31 @@ const licenses = fc
     validFrom: days,
     length: fc.option(fc.integer({ min: 1, max: 10 }), { nil: undefined }),
     graceDays: fc.integer({ min: 0, max: 5 }),
+    unpaidGraceUntil: fc.option(days, { nil: undefined }),
+    cancelsAt: fc.option(days, { nil: undefined }),
   })
   .map(
-    ({ decidedStatus, validFrom, length, graceDays }): License => ({
+    ({ decidedStatus, validFrom, length, graceDays, unpaidGraceUntil, cancelsAt }): License => ({
       licenseId: "0199f000-0000-7000-8000-000000000000",
       customerId: "c",
       product: "p",
       type: "standard",
       decidedStatus,
       statusReason: "",
+      suspendedByBilling: false,
+      // Billing gives a grace for what is past due only.
+      ...(unpaidGraceUntil && decidedStatus === "past_due" && { unpaidGraceUntil }),
+      ...(cancelsAt && { cancellation: { at: cancelsAt, reason: "" } }),
       features: ["*"],
       limits: [],
       validFrom,
       ...(length !== undefined && { validUntil: new Date(validFrom.getTime() + length * DAY_MS) }),
       graceDays,
+      autoRenew: false,
       metadata: {},
       createdAt: validFrom,
       updatedAt: validFrom,
+      revision: 1n,
     }),
   );
 

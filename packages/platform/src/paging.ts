@@ -80,6 +80,16 @@ export function pageTokenUuid(part: string): string {
   return part;
 }
 
+/**
+ * A number of a database's sequence that a page token holds.
+ *
+ * @throws ServiceError INVALID_ARGUMENT as {@link decodePageToken}
+ */
+export function pageTokenBigint(part: string): bigint {
+  if (!/^\d{1,18}$/.test(part)) throw foreignToken();
+  return BigInt(part);
+}
+
 function foreignToken(): ServiceError {
   return invalidArgument("page_token", "is not a token of this list; use next_page_token of the page before");
 }

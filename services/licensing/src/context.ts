@@ -1,5 +1,6 @@
 import type { KeyedHash, Vault } from "@licet/platform/crypto";
 import type { Databases } from "@licet/platform/database/database";
+import type { Kysely } from "kysely";
 import type { DB } from "./store/schema.ts";
 import type { Subscriptions } from "./subscriptions.ts";
 
@@ -13,6 +14,8 @@ export interface Context {
   /** Names the installation in what it signs. */
   readonly issuer: string;
   readonly now: () => Date;
+  /** The time by which the scheduler goes: the database's, which all replicas share. */
+  readonly databaseNow: (db: Kysely<DB>) => Promise<Date>;
   /** A new UUIDv7. */
   readonly newId: () => string;
   /** Hints the relay that something was committed. */

@@ -18,6 +18,23 @@ export const eventTypes: Readonly<Record<Exclude<LicenseChangeCause, LicenseChan
   [LicenseChangeCause.KEY_ROTATED]: "licet.key.rotated.v1",
   [LicenseChangeCause.KEY_REVOKED]: "licet.key.revoked.v1",
   [LicenseChangeCause.KEY_REVEALED]: "licet.key.revealed.v1",
+  [LicenseChangeCause.UPDATED]: "licet.license.updated.v1",
+  [LicenseChangeCause.RENEWED]: "licet.license.renewed.v1",
+  [LicenseChangeCause.CANCELLED]: "licet.license.cancelled.v1",
+  [LicenseChangeCause.CANCELLATION_SCHEDULED]: "licet.license.cancellation-scheduled.v1",
+  [LicenseChangeCause.TRANSFERRED]: "licet.license.transferred.v1",
+  [LicenseChangeCause.TRANSFERRED_AWAY]: "licet.license.transferred-away.v1",
+  [LicenseChangeCause.PLAN_CHANGED]: "licet.license.plan-changed.v1",
+  [LicenseChangeCause.TRIAL_EXTENDED]: "licet.license.trial-extended.v1",
+  [LicenseChangeCause.PAST_DUE]: "licet.license.past-due.v1",
+  [LicenseChangeCause.REACTIVATED]: "licet.license.reactivated.v1",
+  [LicenseChangeCause.ACTIVATED]: "licet.license.activated.v1",
+  [LicenseChangeCause.TRIAL_ENDED]: "licet.license.trial-ended.v1",
+  [LicenseChangeCause.GRACE_STARTED]: "licet.license.grace-started.v1",
+  [LicenseChangeCause.GRACE_ENDED]: "licet.license.grace-ended.v1",
+  [LicenseChangeCause.EXPIRED]: "licet.license.expired.v1",
+  [LicenseChangeCause.EXPIRY_NOTICE]: "licet.license.expiry-notice.v1",
+  [LicenseChangeCause.RENEWAL_DUE]: "licet.license.renewal-due.v1",
 };
 
 /** The type of the event of a changed product catalogue. */

@@ -1,12 +1,15 @@
-import { create, toBinary } from "@bufbuild/protobuf";
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { ProductCatalogSchema } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { CredentialChangedSchema } from "@licet/contracts/licet/licensing/v1/credential_events_pb";
 import { SigningKeySchema } from "@licet/contracts/licet/licensing/v1/license_key_pb";
+import { LicenseSchema } from "@licet/contracts/licet/licensing/v1/license_pb";
 import { LicenseChangeCause, LicenseChangedSchema } from "@licet/contracts/licet/licensing/v1/licensing_events_pb";
 import { PLATFORM_TENANT } from "@licet/platform/credentials";
+import type { ServiceError } from "@licet/platform/errors";
 import { append } from "@licet/platform/events/outbox";
 import type { Call } from "@licet/platform/rpc/call";
+import { callerOf } from "@licet/platform/rpc/caller";
 import { currentTraceparent } from "@licet/platform/telemetry";
 import type { Transaction } from "kysely";
 import type { Context } from "./context.ts";
@@ -16,6 +19,7 @@ import { CATALOG_CHANGED, CREDENTIAL_CHANGED, eventTypes, MAX_EVENT_BYTES, SIGNI
 import { catalogToProto, credentialToProto, snapshotToProto } from "./rpc/convert.ts";
 import { signingKeyToProto } from "./rpc/convert-keys.ts";
 import { getCatalog } from "./store/catalog.ts";
+import { insertHistoryEntry } from "./store/history.ts";
 import type { DB } from "./store/schema.ts";
 import { findSnapshot } from "./store/snapshots.ts";
 import type { ApiKey } from "./store/tenants.ts";
@@ -32,52 +36,100 @@ export interface LicenseChange {
   keyId?: string;
   /** Why, as told by the actor. */
   reason?: string;
+  /** Since when it holds; the time of writing when absent. */
+  effectiveAt?: Date;
+  /** Of EXPIRY_NOTICE. */
+  noticeDays?: number;
+  /** The license as it was, and as it is from then on; kept for audit. */
+  before?: MessageInitShape<typeof LicenseSchema>;
+  after?: MessageInitShape<typeof LicenseSchema>;
 }
 
+/** Who does something without a call: a worker, for a tenant. */
+export interface Worker {
+  readonly tenant: string;
+  /** Its name in the history. */
+  readonly actor: string;
+}
+
+/** Causes by which what a customer holds can grow much: only what adds may be refused, the rest is room for later changes. */
+const ADDING: ReadonlySet<LicenseChangeCause> = new Set([
+  LicenseChangeCause.PROVISIONED,
+  LicenseChangeCause.TRANSFERRED,
+  LicenseChangeCause.UPDATED,
+  LicenseChangeCause.PLAN_CHANGED,
+]);
+
 /**
- * Appends a change to the customer's history, with everything that holds after it. Call it last in the transaction.
+ * Appends a change to the customer's history, with everything that holds after it. Call it after the rows are written.
  *
- * @throws ServiceError FAILED_PRECONDITION `TOO_MANY_LICENSES` when a new license makes what holds too large for an event
+ * @throws ServiceError FAILED_PRECONDITION `TOO_MANY_LICENSES` when a change that adds makes what holds too large for an
+ * event
  */
 export async function recordLicenseChange(
   ctx: Context,
   tx: Transaction<DB>,
-  call: Call,
+  by: Call | Worker,
   change: LicenseChange,
 ): Promise<void> {
-  const snapshot = await findSnapshot(tx, call.tenant, change.customerId);
+  const { tenant } = by;
+  const author = "actor" in by ? { actor: by.actor, ipAddress: "", userAgent: "" } : authorOf(by);
+  const snapshot = await findSnapshot(tx, tenant, change.customerId);
   if (!snapshot) throw new Error(`customer ${change.customerId} has a locked row but no snapshot`);
+  const { customerId, version, cause, reason = "", noticeDays = 0, effectiveAt = snapshot.issuedAt } = change;
   const message = create(LicenseChangedSchema, {
-    tenantId: call.tenant,
-    customerId: change.customerId,
-    version: change.version,
-    cause: change.cause,
+    tenantId: tenant,
+    customerId,
+    version,
+    cause,
     licenseId: change.licenseId ?? "",
     snapshot: snapshotToProto(snapshot),
-    actor: call.credential.id,
-    reason: change.reason ?? "",
+    actor: author.actor,
+    reason,
     keyId: change.keyId ?? "",
     occurredAt: timestampFromDate(snapshot.issuedAt),
+    effectiveAt: timestampFromDate(effectiveAt),
+    noticeDays,
   });
   const payload = toBinary(LicenseChangedSchema, message);
-  // Only what adds may be refused: the rest to what the log takes is room for every later change of status.
-  if (change.cause === LicenseChangeCause.PROVISIONED && payload.length > MAX_EVENT_BYTES) {
-    throw failure(
-      "TOO_MANY_LICENSES",
-      `The licenses of customer ${change.customerId} would take ${payload.length} bytes; at most ${MAX_EVENT_BYTES} are possible.`,
-      { maximum: `${MAX_EVENT_BYTES} bytes` },
-    );
-  }
+  if (ADDING.has(cause) && payload.length > MAX_EVENT_BYTES) throw tooLarge(customerId, payload.length);
+  const eventId = ctx.newId();
   await append(tx, {
-    eventId: ctx.newId(),
-    tenantId: call.tenant,
-    stream: `customer/${change.customerId}`,
-    version: change.version,
-    type: eventTypes[change.cause],
+    eventId,
+    tenantId: tenant,
+    stream: `customer/${customerId}`,
+    version,
+    type: eventTypes[cause],
     payload,
-    actor: call.credential.id,
+    actor: author.actor,
     traceparent: currentTraceparent(),
   });
+  await insertHistoryEntry(tx, tenant, {
+    eventId,
+    customerId,
+    version,
+    cause,
+    ...(change.licenseId !== undefined && { licenseId: change.licenseId }),
+    ...(change.keyId !== undefined && { keyId: change.keyId }),
+    ...author,
+    reason,
+    ...(change.before && { before: toBinary(LicenseSchema, create(LicenseSchema, change.before)) }),
+    ...(change.after && { after: toBinary(LicenseSchema, create(LicenseSchema, change.after)) }),
+    noticeDays,
+    effectiveAt,
+  });
+}
+
+function authorOf(call: Call): { actor: string; ipAddress: string; userAgent: string } {
+  return { actor: call.credential.id, ...callerOf(call) };
+}
+
+function tooLarge(customerId: string, bytes: number): ServiceError {
+  return failure(
+    "TOO_MANY_LICENSES",
+    `The licenses of customer ${customerId} would take ${bytes} bytes; at most ${MAX_EVENT_BYTES} are possible.`,
+    { maximum: `${MAX_EVENT_BYTES} bytes` },
+  );
 }
 
 /** Appends a product's catalogue as it now is to the product's history. */

@@ -15,14 +15,18 @@ import { jwkSet } from "./signatures.ts";
 import { publishedKeys } from "./signing-keys.ts";
 import type { DB } from "./store/schema.ts";
 import { findApiKey, insertApiKey } from "./store/tenants.ts";
+import { databaseTime } from "./store/time.ts";
 import { createSubscriptions } from "./subscriptions.ts";
 import { createPurge } from "./workers/purge.ts";
+import { createScheduler } from "./workers/scheduler.ts";
 
 /** What licensing is given by the process that it runs in; time and ids have working defaults. */
 export interface Dependencies {
   readonly bus: EventBus;
   readonly logger: Logger;
   readonly now?: () => Date;
+  /** The time by which the scheduler goes instead of the database's: tests move it. */
+  readonly schedulerNow?: () => Date;
   readonly newId?: () => string;
 }
 
@@ -35,6 +39,8 @@ export interface Licensing {
   start(): void;
   /** Resolves when everything that was committed before the call is published. */
   drain(): Promise<void>;
+  /** Resolves when everything that is due by now was done to licenses and told. */
+  settle(): Promise<void>;
   /** Whether it serves. */
   ready(): boolean;
   /**
@@ -47,7 +53,7 @@ export interface Licensing {
 
 /** Creates the licensing service on a migrated database. */
 export function createLicensing(config: Config, dependencies: Dependencies): Licensing {
-  const { bus, logger } = dependencies;
+  const { bus, logger, schedulerNow } = dependencies;
   const { database, maxConnections } = config;
   const db: Databases<DB> = {
     app: openDatabase({ url: database.appUrl, applicationName: "licet-licensing", maxConnections }),
@@ -61,11 +67,13 @@ export function createLicensing(config: Config, dependencies: Dependencies): Lic
     keyHash: createKeyedHash(config.masterKeys, config.currentMasterKey, "license key"),
     issuer: config.issuer ?? DEFAULT_ISSUER,
     now: dependencies.now ?? (() => new Date()),
+    databaseNow: schedulerNow ? async () => schedulerNow() : databaseTime,
     newId: dependencies.newId ?? newId,
     wakeRelay: () => relay.wake(),
     subscriptions,
   };
   const purge = createPurge(db, logger);
+  const scheduler = createScheduler(ctx, database.systemUrl, logger);
   let started = false;
 
   return {
@@ -74,14 +82,17 @@ export function createLicensing(config: Config, dependencies: Dependencies): Lic
     start() {
       relay.start();
       purge.start();
+      scheduler.start();
       started = true;
     },
     drain: () => relay.drain(),
+    settle: () => scheduler.drain(),
     ready: () => started,
     ensureOperatorKey: (key) => ensureOperatorKey(ctx, key),
     async stop() {
       started = false;
       await subscriptions.stop();
+      await scheduler.stop();
       await purge.stop();
       await relay.stop();
       await db.app.destroy();

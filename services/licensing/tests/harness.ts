@@ -20,7 +20,7 @@ import { createWebServer } from "@licet/platform/rpc/web";
 import { createTestDatabase, type TestDatabase } from "@licet/platform/testing/database";
 import { type SubscriptionLimits, subscriptionDefaults } from "../src/config.ts";
 import { type Role, scopesOf } from "../src/domain/roles.ts";
-import { createLicensing, type Licensing } from "../src/service.ts";
+import { createLicensing, type Dependencies, type Licensing } from "../src/service.ts";
 import type { DB } from "../src/store/schema.ts";
 
 /** Clients of licensing's services, all acting for one tenant in one role. */
@@ -46,6 +46,8 @@ export interface Harness {
   serve(): Promise<ServedHarness>;
   /** What installed products call, without any credential. */
   installed: Client<typeof ActivationService>;
+  /** One more licensing service on the same database, not started. */
+  instance(overrides?: Partial<Dependencies>): Licensing;
   stop(): Promise<void>;
 }
 
@@ -78,16 +80,24 @@ export async function startHarness(subscriptions: Partial<SubscriptionLimits> = 
   const logger = createLogger({ level: "fatal", name: "test" });
   const clock = { now: new Date("2026-11-22T10:00:00Z") };
   const published: OutgoingRecord[] = [];
-  const licensing = createLicensing(
-    {
-      database: { appUrl: database.url("licet_app"), systemUrl: database.url("licet_system") },
-      maxConnections: 8,
-      masterKeys: [{ id: "test", key: new Uint8Array(32).fill(7) }],
-      currentMasterKey: "test",
-      subscriptions: { ...subscriptionDefaults, ...subscriptions },
-    },
-    { bus: rememberingBus(published), logger, now: () => clock.now },
-  );
+  const instance = (overrides: Partial<Dependencies> = {}) =>
+    createLicensing(
+      {
+        database: { appUrl: database.url("licet_app"), systemUrl: database.url("licet_system") },
+        maxConnections: 8,
+        masterKeys: [{ id: "test", key: new Uint8Array(32).fill(7) }],
+        currentMasterKey: "test",
+        subscriptions: { ...subscriptionDefaults, ...subscriptions },
+      },
+      {
+        bus: rememberingBus(published),
+        logger,
+        now: () => clock.now,
+        schedulerNow: () => clock.now,
+        ...overrides,
+      },
+    );
+  const licensing = instance();
   licensing.start();
   // The tests' callers say who they are: `test <tenant> <role>`.
   const revoked = new Set<string>();
@@ -122,6 +132,7 @@ export async function startHarness(subscriptions: Partial<SubscriptionLimits> = 
       };
     },
     installed: createClient(ActivationService, anonymous),
+    instance,
     as(tenant, role) {
       const transport = createLocalTransport({
         bindings: licensing.bindings,

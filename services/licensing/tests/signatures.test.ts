@@ -117,6 +117,7 @@ describePython("offline, in another language", () => {
           valid_from: harness.clock.now.toISOString(),
           valid_until: end.toISOString(),
           grace_days: 7,
+          ends_at: new Date(end.getTime() + 7 * 86_400_000).toISOString(),
           offline_days: 30,
         },
       ],

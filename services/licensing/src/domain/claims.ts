@@ -1,4 +1,5 @@
-import { graceUntil, type License, statusAt } from "./license.ts";
+import { type License, statusAt } from "./license.ts";
+import { permittedUntil } from "./license-key.ts";
 
 /** A license and how long its product may go without asking. */
 export interface OfflineLicense {
@@ -16,15 +17,15 @@ export interface SigningContext {
 }
 
 /**
- * The claims of a token key. `exp` is the latest end of the licenses' graces, or the key's own end if that is earlier;
- * without ends there is none.
+ * The claims of a token key. `exp` is when the last of its licenses permits nothing any more, or the key's own end if
+ * that is earlier; without ends there is none.
  */
 export function keyClaims(
   { issuer, tenant, now }: SigningContext,
   key: { keyId: string; customerId: string; expiresAt?: Date },
   licenses: readonly OfflineLicense[],
 ) {
-  const ends = licenses.map(({ license }) => graceUntil(license)?.getTime() ?? Number.POSITIVE_INFINITY);
+  const ends = licenses.map(({ license }) => permittedUntil(license)?.getTime() ?? Number.POSITIVE_INFINITY);
   const end = Math.min(Math.max(...ends), key.expiresAt?.getTime() ?? Number.POSITIVE_INFINITY);
   return {
     iss: issuer,
@@ -75,6 +76,7 @@ function licenseClaim({ license, offlineDays }: OfflineLicense) {
     valid_from: license.validFrom.toISOString(),
     valid_until: license.validUntil?.toISOString() ?? null,
     grace_days: license.graceDays,
+    ends_at: permittedUntil(license)?.toISOString() ?? null,
     offline_days: offlineDays,
   };
 }

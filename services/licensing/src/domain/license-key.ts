@@ -1,5 +1,5 @@
 import { failure } from "../errors.ts";
-import { type License, type LicenseStatus, statusAt } from "./license.ts";
+import { type License, type LicenseStatus, phasesOf, statusAt } from "./license.ts";
 import { readOpaqueKey } from "./opaque-key.ts";
 import { readTokenKey } from "./token-key.ts";
 
@@ -50,6 +50,16 @@ const permitting: ReadonlySet<LicenseStatus> = new Set(["pending", "active", "pa
 /** Whether a license is in force or will be: what a token key says offline must be true for now. */
 export function permits(license: License, now: Date): boolean {
   return permitting.has(statusAt(license, now));
+}
+
+/**
+ * From when on a license permits nothing if nobody decides anything: the end of its grace, of the grace that billing
+ * gave, or its cancellation, whichever comes first. Undefined: never. One that permits nothing now for what was decided
+ * ends as it begins.
+ */
+export function permittedUntil(license: License): Date | undefined {
+  const end = phasesOf(license).find(({ status }) => !permitting.has(status));
+  return end && new Date(Math.max(end.from, license.validFrom.getTime()));
 }
 
 /**

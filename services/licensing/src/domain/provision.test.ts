@@ -9,6 +9,7 @@ const wanted: Wanted = {
   product: "trading",
   graceDays: 3,
   validFrom: now,
+  autoRenew: false,
   metadata: { ref: "A1" },
   now,
 };
@@ -51,6 +52,7 @@ describe("planLicense", () => {
       type: "standard",
       decidedStatus: "active",
       statusReason: "",
+      suspendedByBilling: false,
       features: ["basic_trading"],
       limits: terms.limits,
       seats: 5,
@@ -58,9 +60,12 @@ describe("planLicense", () => {
       validUntil: new Date("2027-11-22T10:00:00Z"),
       graceDays: 3,
       billingCycle: "year",
+      autoRenew: false,
       metadata: { ref: "A1" },
       createdAt: now,
       updatedAt: now,
+      revision: 1n,
+      told: { status: "active", renewal: false },
     });
   });
 

@@ -1,9 +1,22 @@
 import { invalidArgument } from "@licet/platform/errors";
 import { graceUntil, type License } from "./license.ts";
+import { toldAt } from "./schedule.ts";
 import { type Cycle, type Plan, type PlanTerms, termEnd } from "./terms.ts";
 
 /** The last moment that a protobuf timestamp can hold. */
 const LAST_MS = Date.parse("9999-12-31T23:59:59.999Z");
+
+/**
+ * Refuses an end that the wire could not carry, its grace included.
+ *
+ * @throws ServiceError INVALID_ARGUMENT that names the field
+ */
+export function checkEnd(field: string, validUntil: Date | undefined, graceDays: number): void {
+  const graceEnd = graceUntil({ ...(validUntil && { validUntil }), graceDays });
+  if (graceEnd && !(graceEnd.getTime() <= LAST_MS)) {
+    throw invalidArgument(field, "must be earlier: the license and its grace would end after the year 9999");
+  }
+}
 
 /** What a provisioning asks for, whatever the terms. */
 export interface Wanted {
@@ -15,6 +28,7 @@ export interface Wanted {
   validUntil?: Date;
   seats?: number;
   billingCycle?: Cycle;
+  autoRenew: boolean;
   metadata: Readonly<Record<string, string>>;
   now: Date;
 }
@@ -66,28 +80,36 @@ function common(wanted: Wanted, validUntil: Date | undefined) {
       `must be later than the license's begin, ${wanted.validFrom.toISOString()}; it is ${validUntil.toISOString()}`,
     );
   }
-  const graceEnd = graceUntil({ ...(validUntil && { validUntil }), graceDays: wanted.graceDays });
-  if (graceEnd && graceEnd.getTime() > LAST_MS) {
-    const field = wanted.validUntil ? "valid_until" : "valid_from";
-    throw invalidArgument(field, "must be earlier: the license and its grace would end after the year 9999");
-  }
-  return {
+  checkEnd(wanted.validUntil ? "valid_until" : "valid_from", validUntil, wanted.graceDays);
+  if (wanted.autoRenew && !validUntil) throw invalidArgument("auto_renew", "must be false: the license has no end");
+  const { now } = wanted;
+  const license = {
     licenseId: wanted.licenseId,
     customerId: wanted.customerId,
     product: wanted.product,
     decidedStatus: "active",
     statusReason: "",
+    suspendedByBilling: false,
     validFrom: wanted.validFrom,
     ...(validUntil && { validUntil }),
     graceDays: wanted.graceDays,
+    autoRenew: wanted.autoRenew,
     metadata: wanted.metadata,
-    createdAt: wanted.now,
-    updatedAt: wanted.now,
+    createdAt: now,
+    updatedAt: now,
+    revision: 1n,
   } as const;
+  return { ...license, told: toldAt(license, now) };
 }
 
-/** A price for a year may be billed in months (product.md, Money); one for a month can't be billed in years. */
-function billingCycleFor(wanted: Cycle | undefined, terms: PlanTerms): Cycle | undefined {
+/**
+ * The cycle that a license by a plan is billed in. A price for a year may be billed in months (product.md, Money); one
+ * for a month can't be billed in years.
+ *
+ * @param wanted - undefined: the price's own
+ * @throws ServiceError INVALID_ARGUMENT when the cycle does not fit the price
+ */
+export function billingCycleFor(wanted: Cycle | undefined, terms: PlanTerms): Cycle | undefined {
   if (!terms.price) {
     if (wanted) throw invalidArgument("billing_cycle", "must be unspecified: the plan has no price");
     return undefined;

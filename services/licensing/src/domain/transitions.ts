@@ -14,19 +14,6 @@ export const transitions: Readonly<Record<LicenseStatus, readonly LicenseStatus[
 };
 
 /**
- * Refuses to resume what is not suspended. The table's other ways to active are not resuming: a beginning, a payment, a
- * renewal.
- *
- * @throws ServiceError FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED` as {@link checkTransition}
- */
-export function checkResumable(licenseId: string, from: LicenseStatus): void {
-  if (from === "suspended") return;
-  const message = `License ${licenseId} is ${from}; only a suspended license can be resumed.`;
-  const allowed = transitions[from].filter((status) => status !== "active").join(",");
-  throw failure("TRANSITION_NOT_ALLOWED", message, { from, to: "active", allowed });
-}
-
-/**
  * Refuses a transition that the table does not have.
  *
  * @throws ServiceError FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED` with `from`, `to` and what is `allowed`
@@ -40,4 +27,28 @@ export function checkTransition(licenseId: string, from: LicenseStatus, to: Lice
     to,
     allowed: allowed.join(","),
   });
+}
+
+/**
+ * Refuses to go to active by something that is no way there although the table has one: what resumes only lifts a
+ * suspension, what pays only a debt; a beginning and a renewal are the table's other ways.
+ *
+ * @param needs - what would be needed, as in `only a suspended license can be resumed`
+ * @throws ServiceError FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED` as {@link checkTransition}
+ */
+export function refuseActivation(licenseId: string, from: LicenseStatus, needs: string): never {
+  const allowed = transitions[from].filter((status) => status !== "active").join(",");
+  const message = `License ${licenseId} is ${from}; ${needs}.`;
+  throw failure("TRANSITION_NOT_ALLOWED", message, { from, to: "active", allowed });
+}
+
+/**
+ * Refuses to change what ended for good.
+ *
+ * @throws ServiceError FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED` with `from` and `to` the same and nothing `allowed`
+ */
+export function checkLives(licenseId: string, status: LicenseStatus): void {
+  if (transitions[status].length > 0) return;
+  const message = `License ${licenseId} is ${status} and can't change any more.`;
+  throw failure("TRANSITION_NOT_ALLOWED", message, { from: status, to: status, allowed: "" });
 }

@@ -41,7 +41,9 @@ async function decide(ctx: Context, text: string, product: string, now: Date): P
       const held = key.licenses.find((license) => license.product === product);
       const sold = await findProduct(tx, tenantId, product);
       const license = held && (await getLicense(tx, tenantId, held.licenseId));
-      return decideKey({ key, ...(sold && { product: sold }), ...(license && { license }) }, product, now);
+      // Licenses leave behind what keys of theirs have ended: those say nothing of what another customer holds now.
+      const proved = license?.customerId === key.customerId ? license : undefined;
+      return decideKey({ key, ...(sold && { product: sold }), ...(proved && { license: proved }) }, product, now);
     },
     { readOnly: true },
   );

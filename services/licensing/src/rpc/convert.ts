@@ -1,4 +1,4 @@
-import type { MessageInitShape } from "@bufbuild/protobuf";
+import { fromBinary, type MessageInitShape } from "@bufbuild/protobuf";
 import { type Timestamp, timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import {
   Cycle,
@@ -20,15 +20,17 @@ import {
 import type { CredentialChangedSchema } from "@licet/contracts/licet/licensing/v1/credential_events_pb";
 import type { CustomerSchema } from "@licet/contracts/licet/licensing/v1/customer_pb";
 import type { EntitlementSnapshotSchema } from "@licet/contracts/licet/licensing/v1/entitlement_pb";
-import { type LicenseSchema, LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
+import type { LicenseHistoryEntrySchema } from "@licet/contracts/licet/licensing/v1/license_history_pb";
+import { LicenseSchema, LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
 import { ApiKeyRole, type ApiKeySchema, type TenantSchema } from "@licet/contracts/licet/licensing/v1/tenant_pb";
 import { invalidArgument } from "@licet/platform/errors";
-import { type License, statusAt } from "../domain/license.ts";
+import { type License, type LicenseStatus as Status, statusAt } from "../domain/license.ts";
 import type { KeyStyle } from "../domain/license-key.ts";
 import { type Role, scopesOf } from "../domain/roles.ts";
 import type * as terms from "../domain/terms.ts";
 import type { Catalog, Feature, Product } from "../store/catalog.ts";
 import type { Customer } from "../store/customers.ts";
+import type { StoredHistoryEntry } from "../store/history.ts";
 import type { Snapshot } from "../store/snapshots.ts";
 import type { ApiKey, Tenant } from "../store/tenants.ts";
 
@@ -248,7 +250,17 @@ export function customerToProto(customer: Customer): MessageInitShape<typeof Cus
 
 /** The wire's form of a license with its status at `now`. */
 export function licenseToProto(license: License, now: Date): MessageInitShape<typeof LicenseSchema> {
-  return withStatus(license, toEnum(LicenseStatus, statusAt(license, now)));
+  return licenseWithStatus(license, statusAt(license, now));
+}
+
+/** The wire's form of a license with a status that it has at some time. */
+export function licenseWithStatus(license: License, status: Status): MessageInitShape<typeof LicenseSchema> {
+  return { ...withStatus(license, toEnum(LicenseStatus, status)), etag: etagOf(license) };
+}
+
+/** The etag of a license. */
+export function etagOf(license: License): string {
+  return license.revision.toString();
 }
 
 function withStatus(license: License, status: LicenseStatus): MessageInitShape<typeof LicenseSchema> {
@@ -272,12 +284,36 @@ function withStatus(license: License, status: LicenseStatus): MessageInitShape<t
     createdAt: timestampFromDate(license.createdAt),
     updatedAt: timestampFromDate(license.updatedAt),
     endedAt: optionalTimestamp(license.endedAt),
+    autoRenew: license.autoRenew,
+    cancelsAt: optionalTimestamp(license.cancellation?.at),
+    unpaidGraceUntil: optionalTimestamp(license.unpaidGraceUntil),
+  };
+}
+
+/** The wire's form of an entry of the history. */
+export function historyEntryToProto(entry: StoredHistoryEntry): MessageInitShape<typeof LicenseHistoryEntrySchema> {
+  return {
+    eventId: entry.eventId,
+    customerId: entry.customerId,
+    version: entry.version,
+    cause: entry.cause,
+    licenseId: entry.licenseId ?? "",
+    keyId: entry.keyId ?? "",
+    actor: entry.actor,
+    reason: entry.reason,
+    ipAddress: entry.ipAddress,
+    userAgent: entry.userAgent,
+    ...(entry.before && { before: fromBinary(LicenseSchema, entry.before) }),
+    ...(entry.after && { after: fromBinary(LicenseSchema, entry.after) }),
+    occurredAt: timestampFromDate(entry.occurredAt),
+    effectiveAt: timestampFromDate(entry.effectiveAt),
+    noticeDays: entry.noticeDays,
   };
 }
 
 /**
- * A snapshot for deciders: its licenses carry the decided status, the clock is theirs. Reasons of status changes stay
- * out: they decide nothing, and a snapshot must not grow when licenses are suspended or revoked.
+ * A snapshot for deciders: its licenses carry the decided status, the clock is theirs. Etags and reasons of status
+ * changes stay out: they decide nothing, and a snapshot must not grow when licenses are suspended or revoked.
  */
 export function snapshotToProto(snapshot: Snapshot): MessageInitShape<typeof EntitlementSnapshotSchema> {
   return {

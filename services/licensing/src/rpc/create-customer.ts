@@ -28,6 +28,7 @@ export const createCustomer: Handler<typeof CustomerService, "createCustomer", C
     }
     const { customerId } = customer;
     const version = 1n;
-    await recordLicenseChange(ctx, tx, call, { customerId, version, cause: LicenseChangeCause.CUSTOMER_CREATED });
+    const cause = LicenseChangeCause.CUSTOMER_CREATED;
+    await recordLicenseChange(ctx, tx, call, { customerId, version, cause, effectiveAt: customer.createdAt });
     return { customer: customerToProto(customer), consistencyToken: { customerId, version } };
   });

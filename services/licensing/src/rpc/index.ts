@@ -6,6 +6,8 @@ import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_
 import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
 import { type Handlers, implement, type ServiceBinding } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
+import { cancelLicense } from "./cancel-license.ts";
+import { changePlan } from "./change-plan.ts";
 import { checkKey } from "./check-key.ts";
 import { createApiKey } from "./create-api-key.ts";
 import { createCustomer } from "./create-customer.ts";
@@ -13,6 +15,7 @@ import { createFeature } from "./create-feature.ts";
 import { createPlan } from "./create-plan.ts";
 import { createProduct } from "./create-product.ts";
 import { createTenant } from "./create-tenant.ts";
+import { extendTrial } from "./extend-trial.ts";
 import { getCustomer } from "./get-customer.ts";
 import { getDatabaseTime } from "./get-database-time.ts";
 import { getEntitlementSnapshot } from "./get-entitlement-snapshot.ts";
@@ -25,12 +28,14 @@ import { listApiKeys } from "./list-api-keys.ts";
 import { listCustomers } from "./list-customers.ts";
 import { listFeatures } from "./list-features.ts";
 import { listKeys } from "./list-keys.ts";
+import { listLicenseEvents } from "./list-license-events.ts";
 import { listLicenses } from "./list-licenses.ts";
 import { listPlans } from "./list-plans.ts";
 import { listProducts } from "./list-products.ts";
 import { listTenants } from "./list-tenants.ts";
 import { provisionLicense } from "./provision-license.ts";
 import { publishPlanVersion } from "./publish-plan-version.ts";
+import { renewLicense } from "./renew-license.ts";
 import { resolveCredential } from "./resolve-credential.ts";
 import { resumeLicense } from "./resume-license.ts";
 import { retireSigningKey } from "./retire-signing-key.ts";
@@ -40,9 +45,12 @@ import { revokeKey } from "./revoke-key.ts";
 import { revokeLicense } from "./revoke-license.ts";
 import { rotateKey } from "./rotate-key.ts";
 import { rotateSigningKey } from "./rotate-signing-key.ts";
+import { setPaymentStanding } from "./set-payment-standing.ts";
 import { streamEntitlementSnapshots } from "./stream-entitlement-snapshots.ts";
 import { subscribeLicenseEvents } from "./subscribe-license-events.ts";
 import { suspendLicense } from "./suspend-license.ts";
+import { transferLicense } from "./transfer-license.ts";
+import { updateLicense } from "./update-license.ts";
 
 const tenants: Handlers<typeof TenantService, Context> = {
   createTenant,
@@ -75,6 +83,14 @@ const licensing: Handlers<typeof LicensingService, Context> = {
   revokeLicense,
   getSignedLicense,
   subscribeLicenseEvents,
+  updateLicense,
+  renewLicense,
+  cancelLicense,
+  transferLicense,
+  changePlan,
+  extendTrial,
+  setPaymentStanding,
+  listLicenseEvents,
   getEntitlementSnapshot,
   streamEntitlementSnapshots,
   getDatabaseTime,

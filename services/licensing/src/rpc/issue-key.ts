@@ -1,5 +1,5 @@
 import { IssueKeyResponseSchema, type KeyService } from "@licet/contracts/licet/licensing/v1/key_service_pb";
-import { invalidArgument } from "@licet/platform/errors";
+import { invalidArgument, platformError } from "@licet/platform/errors";
 import type { Handler } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
 import { checkPermits, commonStyle } from "../domain/license-key.ts";
@@ -32,6 +32,9 @@ export const issueKey: Handler<typeof KeyService, "issueKey", Context> = async (
         licenses,
         held.map(({ product }) => product),
       );
+      if (licenses.some((license) => license.customerId !== customerId)) {
+        throw platformError("CONFLICT_RETRY", `License ${firstId} has just been transferred; send it again.`);
+      }
       for (const license of licenses) checkPermits(license, now);
       const wanted = { customerId, style, held, ...(expiresAt && { expiresAt }) };
       const { key, secret, version } = await newKey(ctx, tx, call, signer, wanted);

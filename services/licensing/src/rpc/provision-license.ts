@@ -12,22 +12,21 @@ import type { Context } from "../context.ts";
 import type { License } from "../domain/license.ts";
 import { checkExtendable, checkPermits, commonStyle, type LicenseKey } from "../domain/license-key.ts";
 import { type BareTerms, bareLicense, planLicense, type Wanted } from "../domain/provision.ts";
+import { nextDueAt } from "../domain/schedule.ts";
 import { checkFeaturesAndLimits } from "../domain/terms.ts";
 import { failure } from "../errors.ts";
 import { recordLicenseChange } from "../history.ts";
+import { checkRoom } from "../lifecycle.ts";
 import { currentSigner, type Signer } from "../signing-keys.ts";
 import { checkFeaturesExist, getPlan, getProduct } from "../store/catalog.ts";
 import { raiseEntitlementVersion } from "../store/customers.ts";
 import { getLicenseKey, insertKeyedLicenses } from "../store/license-keys.ts";
-import { countLicenses, insertLicense } from "../store/licenses.ts";
+import { insertLicense } from "../store/licenses.ts";
 import type { DB } from "../store/schema.ts";
 import { cycleFromProto, dateFromProto, licenseToProto, limitsFromProto } from "./convert.ts";
 import { licenseKeyToProto } from "./convert-keys.ts";
 import { loadHeld, newKey } from "./new-key.ts";
 import { once } from "./once.ts";
-
-/** A customer's snapshot holds all its licenses and travels as one event. */
-const MAX_LICENSES = 500;
 
 /** Gives a customer a license by a plan, or a bare one, and a key where one is wanted. */
 export const provisionLicense: Handler<typeof LicensingService, "provisionLicense", Context> = async (
@@ -39,29 +38,21 @@ export const provisionLicense: Handler<typeof LicensingService, "provisionLicens
   const work = async (tx: Transaction<DB>) => {
     const { customerId } = request;
     const version = await raiseEntitlementVersion(tx, call.tenant, customerId);
-    if ((await countLicenses(tx, call.tenant, customerId)) >= MAX_LICENSES) {
-      throw failure("TOO_MANY_LICENSES", `Customer ${customerId} holds ${MAX_LICENSES} licenses, the most possible.`, {
-        maximum: `${MAX_LICENSES}`,
-      });
-    }
+    await checkRoom(tx, call.tenant, customerId);
     const license = await newLicense(ctx, tx, call.tenant, request);
-    if (!(await insertLicense(tx, call.tenant, license))) {
+    if (!(await insertLicense(tx, call.tenant, license, nextDueAt(license, license.createdAt)))) {
       throw failure("LICENSE_EXISTS", `A license ${license.licenseId} exists already.`);
     }
-    const { licenseId } = license;
-    const now = ctx.now();
-    const cause = LicenseChangeCause.PROVISIONED;
+    const { licenseId, createdAt } = license;
+    const after = licenseToProto(license, createdAt);
+    const { key: wanted } = request;
     const key =
-      request.key.case === "keyId" ? await extendKey(tx, call.tenant, request.key.value, license, now) : undefined;
-    await recordLicenseChange(ctx, tx, call, {
-      customerId,
-      version,
-      cause,
-      licenseId,
-      ...(key && { keyId: key.keyId }),
-    });
-    const reply = { license: licenseToProto(license, now), consistencyToken: { customerId, version } };
-    if (key) return { ...reply, key: licenseKeyToProto(key, now) };
+      wanted.case === "keyId" ? await extendKey(tx, call.tenant, wanted.value, license, createdAt) : undefined;
+    const cause = LicenseChangeCause.PROVISIONED;
+    const change = { customerId, version, cause, licenseId, effectiveAt: createdAt, after } as const;
+    await recordLicenseChange(ctx, tx, call, { ...change, ...(key && { keyId: key.keyId }) });
+    const reply = { license: after, consistencyToken: { customerId, version } };
+    if (key) return { ...reply, key: licenseKeyToProto(key, createdAt) };
     return signer ? { ...reply, ...(await issueKeyFor(ctx, tx, call, signer, license)) } : reply;
   };
   return once(ctx, call, request, ProvisionLicenseResponseSchema, work, { secret: signer !== undefined });
@@ -116,6 +107,7 @@ async function newLicense(
     ...(validUntil && { validUntil }),
     ...(request.seats !== undefined && { seats: request.seats }),
     ...(billingCycle && { billingCycle }),
+    autoRenew: request.autoRenew,
     metadata: request.metadata,
     now,
   };

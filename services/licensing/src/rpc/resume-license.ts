@@ -5,16 +5,15 @@ import {
 } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import type { Handler } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
-import { changeStatus } from "./change-status.ts";
+import { resume } from "../domain/lifecycle.ts";
+import { changeLicense } from "../lifecycle.ts";
 import { once } from "./once.ts";
 
 /** Puts a suspended license in force again. */
 export const resumeLicense: Handler<typeof LicensingService, "resumeLicense", Context> = (ctx, call, request) =>
   once(ctx, call, request, ResumeLicenseResponseSchema, (tx) =>
-    changeStatus(ctx, tx, call, {
-      licenseId: request.licenseId,
-      to: "active",
+    changeLicense(ctx, tx, call, request, (license, now) => ({
       cause: LicenseChangeCause.RESUMED,
-      reason: request.reason,
-    }),
+      license: resume(license, now),
+    })),
   );

@@ -5,16 +5,15 @@ import {
 } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import type { Handler } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
-import { changeStatus } from "./change-status.ts";
+import { revoke } from "../domain/lifecycle.ts";
+import { changeLicense } from "../lifecycle.ts";
 import { once } from "./once.ts";
 
 /** Ends a license at once and for good. */
 export const revokeLicense: Handler<typeof LicensingService, "revokeLicense", Context> = (ctx, call, request) =>
   once(ctx, call, request, RevokeLicenseResponseSchema, (tx) =>
-    changeStatus(ctx, tx, call, {
-      licenseId: request.licenseId,
-      to: "revoked",
+    changeLicense(ctx, tx, call, request, (license, now) => ({
       cause: LicenseChangeCause.REVOKED,
-      reason: request.reason,
-    }),
+      license: revoke(license, request.reason, now),
+    })),
   );

@@ -5,16 +5,15 @@ import {
 } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import type { Handler } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
-import { changeStatus } from "./change-status.ts";
+import { suspend } from "../domain/lifecycle.ts";
+import { changeLicense } from "../lifecycle.ts";
 import { once } from "./once.ts";
 
 /** Stops a license until it is resumed. */
 export const suspendLicense: Handler<typeof LicensingService, "suspendLicense", Context> = (ctx, call, request) =>
   once(ctx, call, request, SuspendLicenseResponseSchema, (tx) =>
-    changeStatus(ctx, tx, call, {
-      licenseId: request.licenseId,
-      to: "suspended",
+    changeLicense(ctx, tx, call, request, (license, now) => ({
       cause: LicenseChangeCause.SUSPENDED,
-      reason: request.reason,
-    }),
+      license: suspend(license, request.reason, now),
+    })),
   );

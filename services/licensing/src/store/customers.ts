@@ -98,22 +98,26 @@ export async function listCustomers(
 }
 
 /**
- * Locks a customer's row, as {@link raiseEntitlementVersion} does: for changes that read before they know whether they
- * raise the version.
+ * Locks a customer's row until the end of the transaction: what is read of its licenses behind it stays so. Of two
+ * customers the one of the lower id first.
+ *
+ * @throws ServiceError NOT_FOUND `CUSTOMER_NOT_FOUND`
  */
 export async function lockCustomer(tx: Transaction<DB>, tenant: string, customerId: string): Promise<void> {
-  await tx
+  const row = await tx
     .selectFrom("customer")
     .select("customer_id")
     .where("tenant_id", "=", tenant)
     .where("customer_id", "=", customerId)
     .forNoKeyUpdate()
-    .executeTakeFirstOrThrow();
+    .executeTakeFirst();
+  if (!row) throw customerNotFound(customerId);
 }
 
 /**
  * Raises a customer's entitlement version under its row's lock. Every change of the customer or of one of its
- * licenses does this first, so that one customer's changes have one order. Returns the new version.
+ * licenses does this first, or locks the row first and does this before each event: so one customer's changes have one
+ * order. Returns the new version.
  *
  * @throws ServiceError NOT_FOUND `CUSTOMER_NOT_FOUND`
  */

@@ -150,6 +150,30 @@ export async function countLicenseKeys(tx: Transaction<DB>, tenant: string, cust
   return Number(row.count);
 }
 
+/** The id of a key that proves a license and is active at `now`, as `keyStatusAt` has it; undefined: there is none. */
+export async function findKeyInForce(
+  tx: Transaction<DB>,
+  tenant: string,
+  licenseId: string,
+  now: Date,
+): Promise<string | undefined> {
+  const row = await tx
+    .selectFrom("keyed_license as held")
+    .innerJoin("license_key as key", (join) =>
+      join.onRef("key.tenant_id", "=", "held.tenant_id").onRef("key.key_id", "=", "held.key_id"),
+    )
+    .select("key.key_id")
+    .where("held.tenant_id", "=", tenant)
+    .where("held.license_id", "=", licenseId)
+    .where("key.revoked_at", "is", null)
+    .where((eb) => eb.or([eb("key.expires_at", "is", null), eb("key.expires_at", ">", now)]))
+    .orderBy("key.issued_at")
+    .orderBy("key.key_id")
+    .limit(1)
+    .executeTakeFirst();
+  return row?.key_id;
+}
+
 /** Whose keys a list shows. */
 export type KeyHolder = { customerId: string } | { licenseId: string };
 

@@ -2,7 +2,7 @@ import type { Kysely, Transaction } from "kysely";
 import { sql } from "kysely";
 import type { License } from "../domain/license.ts";
 import { failure } from "../errors.ts";
-import { licenseFromRow, limitsToJson } from "./mapping.ts";
+import { changeableColumns, licenseFromRow } from "./mapping.ts";
 import type { DB } from "./schema.ts";
 
 /** Licenses with the columns that the mapping reads; the plan version's terms are beside the license's own. */
@@ -37,39 +37,59 @@ export function licensesWithTerms(db: Kysely<DB>) {
       "license.created_at",
       "license.updated_at",
       "license.ended_at",
+      "license.revision",
+      "license.auto_renew",
+      "license.cancels_at",
+      "license.cancel_reason",
+      "license.unpaid_grace_until",
+      "license.suspended_by_billing",
+      "license.told_status",
+      "license.told_notice_days",
+      "license.told_renewal",
       "plan_version.features as plan_features",
       "plan_version.limits as plan_limits",
     ]);
 }
 
-/** Stores a license. Returns false when one of this id exists. */
-export async function insertLicense(tx: Transaction<DB>, tenant: string, license: License): Promise<boolean> {
-  const bare = license.plan === undefined;
+/**
+ * Stores a license.
+ *
+ * @param dueAt - when the scheduler has something to do
+ * @returns false when one of this id exists
+ */
+export async function insertLicense(
+  tx: Transaction<DB>,
+  tenant: string,
+  license: License,
+  dueAt: Date | undefined,
+): Promise<boolean> {
   const result = await tx
     .insertInto("license")
     .values({
       tenant_id: tenant,
       license_id: license.licenseId,
-      customer_id: license.customerId,
       product: license.product,
-      plan: license.plan?.code ?? null,
-      plan_version: license.plan?.version ?? null,
-      type: license.type,
-      status: license.decidedStatus,
-      features: bare ? [...license.features] : null,
-      limits: bare ? limitsToJson(license.limits) : null,
-      seats: license.seats ?? null,
-      valid_from: license.validFrom,
-      valid_until: license.validUntil ?? null,
-      grace_days: license.graceDays,
-      billing_cycle: license.billingCycle ?? null,
-      metadata: JSON.stringify(license.metadata),
       created_at: license.createdAt,
-      updated_at: license.updatedAt,
+      ...changeableColumns(license, dueAt),
     })
     .onConflict((conflict) => conflict.columns(["tenant_id", "license_id"]).doNothing())
     .executeTakeFirst();
   return result.numInsertedOrUpdatedRows === 1n;
+}
+
+/** Stores a license as it now is. The caller holds the customer row's lock. */
+export async function updateLicense(
+  tx: Transaction<DB>,
+  tenant: string,
+  license: License,
+  dueAt: Date | undefined,
+): Promise<void> {
+  await tx
+    .updateTable("license")
+    .set(changeableColumns(license, dueAt))
+    .where("tenant_id", "=", tenant)
+    .where("license_id", "=", license.licenseId)
+    .execute();
 }
 
 /**
@@ -97,18 +117,31 @@ export async function countLicenses(tx: Transaction<DB>, tenant: string, custome
   return Number(row.count);
 }
 
-/** Stores what a change of status changes. The caller holds the customer row's lock. */
-export async function updateLicenseStatus(tx: Transaction<DB>, tenant: string, license: License): Promise<void> {
+/** A license that the scheduler has something to do with. */
+export interface DueLicense {
+  tenantId: string;
+  licenseId: string;
+}
+
+/** Up to `limit` licenses of all tenants that are due at `now`, the longest due first. For the system role. */
+export async function listDueLicenses(db: Kysely<DB>, now: Date, limit: number): Promise<DueLicense[]> {
+  const rows = await db
+    .selectFrom("license")
+    .select(["tenant_id", "license_id"])
+    .where("due_at", "<=", now)
+    .orderBy("due_at")
+    .limit(limit)
+    .execute();
+  return rows.map((row) => ({ tenantId: row.tenant_id, licenseId: row.license_id }));
+}
+
+/** Puts off what the scheduler has to do with a license, so that others are not kept waiting by it. */
+export async function postponeLicense(tx: Transaction<DB>, due: DueLicense, until: Date): Promise<void> {
   await tx
     .updateTable("license")
-    .set({
-      status: license.decidedStatus,
-      status_reason: license.statusReason,
-      updated_at: license.updatedAt,
-      ended_at: license.endedAt ?? null,
-    })
-    .where("tenant_id", "=", tenant)
-    .where("license_id", "=", license.licenseId)
+    .set({ due_at: until })
+    .where("tenant_id", "=", due.tenantId)
+    .where("license_id", "=", due.licenseId)
     .execute();
 }
 

@@ -1,5 +1,5 @@
 import type { Selectable } from "kysely";
-import type { DecidedStatus, License } from "../domain/license.ts";
+import type { DecidedStatus, License, LicenseStatus } from "../domain/license.ts";
 import type { Cycle, LicenseType, Limit, Plan, UsagePrice } from "../domain/terms.ts";
 import type { License as LicenseTable, PlanVersion } from "./schema.ts";
 
@@ -43,7 +43,10 @@ function usagePricesFromJson(stored: unknown): UsagePrice[] {
 }
 
 /** The columns that {@link licenseFromRow} reads: a license's own and, with `plan_` before them, its plan version's. */
-export type LicenseRow = Selectable<LicenseTable> & { plan_features: string[] | null; plan_limits: unknown };
+export type LicenseRow = Omit<Selectable<LicenseTable>, "due_at"> & {
+  plan_features: string[] | null;
+  plan_limits: unknown;
+};
 
 /** A license with its effective features and limits: its own, or its plan version's. */
 export function licenseFromRow(row: LicenseRow): License {
@@ -55,6 +58,9 @@ export function licenseFromRow(row: LicenseRow): License {
     type: row.type as LicenseType,
     decidedStatus: row.status as DecidedStatus,
     statusReason: row.status_reason,
+    suspendedByBilling: row.suspended_by_billing,
+    ...(row.unpaid_grace_until !== null && { unpaidGraceUntil: row.unpaid_grace_until }),
+    ...(row.cancels_at !== null && { cancellation: { at: row.cancels_at, reason: row.cancel_reason } }),
     features: row.features ?? row.plan_features ?? [],
     limits: limitsFromJson(row.limits ?? row.plan_limits),
     ...(row.seats !== null && { seats: row.seats }),
@@ -62,10 +68,53 @@ export function licenseFromRow(row: LicenseRow): License {
     ...(row.valid_until !== null && { validUntil: row.valid_until }),
     graceDays: row.grace_days,
     ...(row.billing_cycle !== null && { billingCycle: row.billing_cycle as Cycle }),
+    autoRenew: row.auto_renew,
     metadata: row.metadata as Record<string, string>,
     createdAt: row.created_at,
     updatedAt: row.updated_at,
     ...(row.ended_at !== null && { endedAt: row.ended_at }),
+    revision: row.revision,
+    ...(row.told_status !== null && {
+      told: {
+        status: row.told_status as LicenseStatus,
+        ...(row.told_notice_days !== null && { noticeDays: row.told_notice_days }),
+        renewal: row.told_renewal,
+      },
+    }),
+  };
+}
+
+/** The columns of a license that can change. A bare license has features and limits of its own. */
+export function changeableColumns(license: License, dueAt: Date | undefined) {
+  const bare = license.plan === undefined;
+  const { cancellation, told } = license;
+  return {
+    customer_id: license.customerId,
+    plan: license.plan?.code ?? null,
+    plan_version: license.plan?.version ?? null,
+    type: license.type,
+    status: license.decidedStatus,
+    status_reason: license.statusReason,
+    suspended_by_billing: license.suspendedByBilling,
+    unpaid_grace_until: license.unpaidGraceUntil ?? null,
+    cancels_at: cancellation?.at ?? null,
+    cancel_reason: cancellation?.reason ?? "",
+    features: bare ? [...license.features] : null,
+    limits: bare ? limitsToJson(license.limits) : null,
+    seats: license.seats ?? null,
+    valid_from: license.validFrom,
+    valid_until: license.validUntil ?? null,
+    grace_days: license.graceDays,
+    billing_cycle: license.billingCycle ?? null,
+    auto_renew: license.autoRenew,
+    metadata: JSON.stringify(license.metadata),
+    updated_at: license.updatedAt,
+    ended_at: license.endedAt ?? null,
+    revision: license.revision,
+    told_status: told?.status ?? null,
+    told_notice_days: told?.noticeDays ?? null,
+    told_renewal: told?.renewal ?? false,
+    due_at: dueAt ?? null,
   };
 }
 

@@ -99,9 +99,13 @@ export interface KeyedLicense {
 }
 
 export interface License {
+  auto_renew: Generated<boolean>;
   billing_cycle: string | null;
+  cancel_reason: Generated<string>;
+  cancels_at: Timestamp | null;
   created_at: Timestamp;
   customer_id: string;
+  due_at: Generated<Timestamp | null>;
   ended_at: Timestamp | null;
   features: string[] | null;
   grace_days: number;
@@ -111,14 +115,40 @@ export interface License {
   plan: string | null;
   plan_version: number | null;
   product: string;
+  revision: Generated<bigint>;
   seats: number | null;
   status: string;
   status_reason: Generated<string>;
+  suspended_by_billing: Generated<boolean>;
   tenant_id: string;
+  told_notice_days: number | null;
+  told_renewal: Generated<boolean>;
+  told_status: string | null;
   type: string;
+  unpaid_grace_until: Timestamp | null;
   updated_at: Timestamp;
   valid_from: Timestamp;
   valid_until: Timestamp | null;
+}
+
+export interface LicenseHistory {
+  actor: string;
+  after: Buffer | null;
+  before: Buffer | null;
+  cause: number;
+  customer_id: string;
+  effective_at: Timestamp;
+  entry_id: Generated<bigint>;
+  event_id: string;
+  ip_address: string;
+  key_id: string | null;
+  license_id: string | null;
+  notice_days: number;
+  occurred_at: Generated<Timestamp>;
+  reason: string;
+  tenant_id: string;
+  user_agent: string;
+  version: bigint;
 }
 
 export interface LicenseKey {
@@ -207,6 +237,7 @@ export interface DB {
   idempotency: Idempotency;
   keyed_license: KeyedLicense;
   license: License;
+  license_history: LicenseHistory;
   license_key: LicenseKey;
   outbox_pending: OutboxPending;
   plan: Plan;

@@ -62,6 +62,8 @@ function toLicense(wire: WireLicense): License {
     validUntilMs: toMs(wire.validUntil),
     graceDays: wire.graceDays,
     endedAtMs: toMs(wire.endedAt),
+    cancelsAtMs: toMs(wire.cancelsAt),
+    unpaidGraceUntilMs: toMs(wire.unpaidGraceUntil),
   };
 }
 

@@ -46,6 +46,10 @@ export interface License {
   readonly graceDays: number;
   /** When it was revoked or cancelled. */
   readonly endedAtMs: number | undefined;
+  /** When a cancellation that was asked for takes effect. */
+  readonly cancelsAtMs?: number | undefined;
+  /** When the grace ends that billing gave for what is past due. */
+  readonly unpaidGraceUntilMs?: number | undefined;
 }
 
 /** All that holds for one customer. */

@@ -51,7 +51,7 @@ export function revoked(customerId: string, license: License): string {
 
 /** The license was cancelled. */
 export function cancelled(customerId: string, license: License): string {
-  return `${subject(customerId, license)} was cancelled${on(license.endedAtMs)}.`;
+  return `${subject(customerId, license)} was cancelled${on(license.endedAtMs ?? license.cancelsAtMs)}.`;
 }
 
 /** The license is suspended. */

@@ -54,6 +54,27 @@ describe("standingAt", () => {
     expect(seen).toEqual(["PENDING", "PAST_DUE", "PAST_DUE", "GRACE", "EXPIRED"]);
   });
 
+  test("a grace that billing gave counts at once and ends in a suspension, or with the license", () => {
+    const unpaid = (unpaidGraceUntilMs: number, at: number) => standing("PAST_DUE", at, { unpaidGraceUntilMs });
+    const graceUntilMs = from + 5 * day;
+    expect(unpaid(graceUntilMs, from + day)).toEqual({ status: "GRACE", graceUntilMs });
+    expect(unpaid(graceUntilMs, graceUntilMs - 1).status).toBe("GRACE");
+    expect(unpaid(graceUntilMs, graceUntilMs).status).toBe("SUSPENDED");
+    expect(unpaid(graceUntilMs, until + 30 * day).status).toBe("SUSPENDED");
+    const end = until + 3 * day;
+    expect(unpaid(end, from + day)).toEqual({ status: "GRACE", graceUntilMs: end });
+    expect(unpaid(end, end).status).toBe("EXPIRED");
+  });
+
+  test.each<LicenseStatus>(["ACTIVE", "PAST_DUE", "SUSPENDED"])(
+    "%s, to be cancelled at its end, has no grace",
+    (stored) => {
+      const at = (nowMs: number) => standing(stored, nowMs, { cancelsAtMs: until });
+      expect(at(until - 1).status).toBe(stored);
+      expect(at(until)).toEqual({ status: "CANCELLED", graceUntilMs: undefined });
+    },
+  );
+
   test.each<LicenseStatus>(["SUSPENDED", "CANCELLED", "REVOKED"])("%s is decided, not timed", (stored) => {
     for (const at of [from - 1, from, until, until + 30 * day]) {
       expect(standing(stored, at)).toEqual({ status: stored, graceUntilMs: undefined });

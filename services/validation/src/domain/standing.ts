@@ -11,24 +11,18 @@ export interface Standing {
 
 /**
  * Where a license stands now. What somebody decided (suspended, cancelled,
- * revoked) stays; the rest follows from the times and the clock: pending before
+ * revoked) stays, and a cancellation that was asked for takes effect at its
+ * time; the rest follows from the times and the clock: pending before
  * `validFrom`; then in force until `validUntil`, past due where a payment
- * failed; then in grace while its days last; then expired. Beginnings are
- * included, ends are not.
+ * failed, in grace and then suspended where billing gave one for it; then in
+ * grace while its days last; then expired. Beginnings are included, ends are
+ * not. Licensing's `phasesOf` is the same rule.
  */
 export function standingAt(license: License, nowMs: number): Standing {
-  switch (license.status) {
-    case "SUSPENDED":
-    case "CANCELLED":
-    case "REVOKED":
-      return standing(license.status);
-    case "PENDING":
-    case "ACTIVE":
-    case "PAST_DUE":
-    case "GRACE":
-    case "EXPIRED":
-      return inForceAt(license, nowMs);
-  }
+  if (license.status === "CANCELLED" || license.status === "REVOKED") return standing(license.status);
+  const { cancelsAtMs } = license;
+  if (cancelsAtMs !== undefined && nowMs >= cancelsAtMs) return standing("CANCELLED");
+  return license.status === "SUSPENDED" ? standing("SUSPENDED") : inForceAt(license, nowMs);
 }
 
 /** When the grace of a license ends, in epoch milliseconds; undefined: it has no end. */
@@ -38,12 +32,16 @@ export function graceEndMs(license: License): number | undefined {
 
 function inForceAt(license: License, nowMs: number): Standing {
   if (nowMs < license.validFromMs) return standing("PENDING");
-  if (license.validUntilMs === undefined || nowMs < license.validUntilMs) {
-    return standing(license.status === "PAST_DUE" ? "PAST_DUE" : "ACTIVE");
-  }
-  const graceUntilMs = graceEndMs(license);
-  if (graceUntilMs !== undefined && nowMs < graceUntilMs) return { status: "GRACE", graceUntilMs };
-  return standing("EXPIRED");
+  const { unpaidGraceUntilMs, validUntilMs } = license;
+  const endMs = graceEndMs(license) ?? Number.POSITIVE_INFINITY;
+  // A grace for a payment that ends with the license or later suspends nothing: by then it has expired.
+  const unpaidEndMs = unpaidGraceUntilMs !== undefined && unpaidGraceUntilMs < endMs ? unpaidGraceUntilMs : undefined;
+  if (unpaidEndMs !== undefined && nowMs >= unpaidEndMs) return standing("SUSPENDED");
+  if (nowMs >= endMs) return standing("EXPIRED");
+  const graceUntilMs = unpaidEndMs ?? endMs;
+  if (unpaidGraceUntilMs !== undefined) return { status: "GRACE", graceUntilMs };
+  if (validUntilMs !== undefined && nowMs >= validUntilMs) return { status: "GRACE", graceUntilMs };
+  return standing(license.status === "PAST_DUE" ? "PAST_DUE" : "ACTIVE");
 }
 
 function standing(status: LicenseStatus): Standing {

@@ -150,6 +150,39 @@ export enum ErrorReason {
   SUBSCRIBER_TOO_SLOW = 17,
 
   /**
+   * ABORTED: the license has changed since the given etag. The metadata `etag`
+   * is the current one: read the license, decide again, send that.
+   *
+   * @generated from enum value: ERROR_REASON_ETAG_MISMATCH = 20;
+   */
+  ETAG_MISMATCH = 20,
+
+  /**
+   * FAILED_PRECONDITION: the license never ends, so it has no end to be
+   * cancelled at or to be renewed from.
+   *
+   * @generated from enum value: ERROR_REASON_LICENSE_WITHOUT_END = 21;
+   */
+  LICENSE_WITHOUT_END = 21,
+
+  /**
+   * FAILED_PRECONDITION: only a trial can be extended. The metadata `type` says
+   * what the license is.
+   *
+   * @generated from enum value: ERROR_REASON_NOT_A_TRIAL = 22;
+   */
+  NOT_A_TRIAL = 22,
+
+  /**
+   * FAILED_PRECONDITION: the license lies under a license key that is in force
+   * and that its holder keeps: revoke that first. The metadata `key_id` says
+   * which one.
+   *
+   * @generated from enum value: ERROR_REASON_LICENSE_UNDER_KEY = 23;
+   */
+  LICENSE_UNDER_KEY = 23,
+
+  /**
    * NOT_FOUND: the tenant has no such license key.
    *
    * @generated from enum value: ERROR_REASON_KEY_NOT_FOUND = 40;

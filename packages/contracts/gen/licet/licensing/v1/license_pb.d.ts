@@ -125,7 +125,7 @@ export declare type License = Message<"licet.licensing.v1.License"> & {
   metadata: { [key: string]: string };
 
   /**
-   * Why it was suspended or revoked, as told then.
+   * Why it was suspended, cancelled or revoked, as told then.
    *
    * @generated from field: string status_reason = 16;
    */
@@ -151,6 +151,37 @@ export declare type License = Message<"licet.licensing.v1.License"> & {
    * @generated from field: google.protobuf.Timestamp ended_at = 19;
    */
   endedAt?: Timestamp | undefined;
+
+  /**
+   * Changes with every change of the license, not with what the clock does to
+   * it. Opaque; a mutation that carries it is refused when it is no longer the
+   * current one.
+   *
+   * @generated from field: string etag = 25;
+   */
+  etag: string;
+
+  /**
+   * Whether billing is asked to renew it a day before it ends.
+   *
+   * @generated from field: bool auto_renew = 26;
+   */
+  autoRenew: boolean;
+
+  /**
+   * When a cancellation that was asked for takes effect; absent: none was.
+   *
+   * @generated from field: google.protobuf.Timestamp cancels_at = 27;
+   */
+  cancelsAt?: Timestamp | undefined;
+
+  /**
+   * While it is unpaid: when the grace that billing gave ends and it is
+   * suspended; absent: none was given.
+   *
+   * @generated from field: google.protobuf.Timestamp unpaid_grace_until = 28;
+   */
+  unpaidGraceUntil?: Timestamp | undefined;
 };
 
 /**

@@ -63,7 +63,7 @@ export declare type LicenseChanged = Message<"licet.licensing.v1.LicenseChanged"
   snapshot?: EntitlementSnapshot | undefined;
 
   /**
-   * Who did it: the id of the credential.
+   * Who did it: the id of the credential, or `scheduler` where the clock did.
    *
    * @generated from field: string actor = 7;
    */
@@ -77,11 +77,25 @@ export declare type LicenseChanged = Message<"licet.licensing.v1.LicenseChanged"
   reason: string;
 
   /**
-   * When, by the database's clock.
+   * When it was written, by the database's clock.
    *
    * @generated from field: google.protobuf.Timestamp occurred_at = 9;
    */
   occurredAt?: Timestamp | undefined;
+
+  /**
+   * Since when it holds. What the clock does is written a little later.
+   *
+   * @generated from field: google.protobuf.Timestamp effective_at = 15;
+   */
+  effectiveAt?: Timestamp | undefined;
+
+  /**
+   * Of EXPIRY_NOTICE: 30, 14, 7 or 1; otherwise 0.
+   *
+   * @generated from field: uint32 notice_days = 16;
+   */
+  noticeDays: number;
 
   /**
    * The id of the license key it happened to, or that the license was put
@@ -147,6 +161,83 @@ export enum LicenseChangeCause {
   REVOKED = 5,
 
   /**
+   * Seats, metadata or other terms of a license were changed.
+   * `licet.license.updated.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_UPDATED = 10;
+   */
+  UPDATED = 10,
+
+  /**
+   * A license got a new end. `licet.license.renewed.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_RENEWED = 11;
+   */
+  RENEWED = 11,
+
+  /**
+   * A license was cancelled, or a cancellation that was asked for took effect.
+   * `licet.license.cancelled.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_CANCELLED = 12;
+   */
+  CANCELLED = 12,
+
+  /**
+   * A license is to be cancelled at its end.
+   * `licet.license.cancellation-scheduled.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_CANCELLATION_SCHEDULED = 13;
+   */
+  CANCELLATION_SCHEDULED = 13,
+
+  /**
+   * A license came to the customer from another one.
+   * `licet.license.transferred.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_TRANSFERRED = 14;
+   */
+  TRANSFERRED = 14,
+
+  /**
+   * A license left the customer for another one; the snapshot is without it.
+   * `licet.license.transferred-away.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_TRANSFERRED_AWAY = 15;
+   */
+  TRANSFERRED_AWAY = 15,
+
+  /**
+   * A license got another plan or version of one.
+   * `licet.license.plan-changed.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_PLAN_CHANGED = 16;
+   */
+  PLAN_CHANGED = 16,
+
+  /**
+   * A trial got a later end. `licet.license.trial-extended.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_TRIAL_EXTENDED = 17;
+   */
+  TRIAL_EXTENDED = 17,
+
+  /**
+   * A payment failed. `licet.license.past-due.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_PAST_DUE = 18;
+   */
+  PAST_DUE = 18,
+
+  /**
+   * What was owed is paid: the license is in force without reserve again.
+   * `licet.license.reactivated.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_REACTIVATED = 19;
+   */
+  REACTIVATED = 19,
+
+  /**
    * A license key was issued. `licet.key.issued.v1`
    *
    * @generated from enum value: LICENSE_CHANGE_CAUSE_KEY_ISSUED = 20;
@@ -173,6 +264,60 @@ export enum LicenseChangeCause {
    * @generated from enum value: LICENSE_CHANGE_CAUSE_KEY_REVEALED = 23;
    */
   KEY_REVEALED = 23,
+
+  /**
+   * The license began, by the clock. `licet.license.activated.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_ACTIVATED = 24;
+   */
+  ACTIVATED = 24,
+
+  /**
+   * A trial is over, by the clock; it is in grace or expired from then on.
+   * `licet.license.trial-ended.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_TRIAL_ENDED = 25;
+   */
+  TRIAL_ENDED = 25,
+
+  /**
+   * A grace began: validity is over, or billing gave it.
+   * `licet.license.grace-started.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_GRACE_STARTED = 26;
+   */
+  GRACE_STARTED = 26,
+
+  /**
+   * A grace is over, by the clock: the license is expired, or suspended where
+   * it was unpaid. `licet.license.grace-ended.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_GRACE_ENDED = 27;
+   */
+  GRACE_ENDED = 27,
+
+  /**
+   * Validity is over, by the clock, and there is no grace.
+   * `licet.license.expired.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_EXPIRED = 28;
+   */
+  EXPIRED = 28,
+
+  /**
+   * Validity is over in `notice_days` days or less.
+   * `licet.license.expiry-notice.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_EXPIRY_NOTICE = 29;
+   */
+  EXPIRY_NOTICE = 29,
+
+  /**
+   * Billing is asked to renew the license. `licet.license.renewal-due.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_RENEWAL_DUE = 30;
+   */
+  RENEWAL_DUE = 30,
 }
 
 /**

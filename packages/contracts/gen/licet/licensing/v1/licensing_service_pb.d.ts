@@ -4,12 +4,13 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import type { FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Cycle, Limit, ProductCatalog } from "./catalog_pb.js";
 import type { License } from "./license_pb.js";
 import type { ConsistencyToken } from "./customer_pb.js";
 import type { LicenseKey, SignedLicense } from "./license_key_pb.js";
 import type { LicenseChangeCause, LicenseChanged } from "./licensing_events_pb.js";
+import type { LicenseHistoryEntry } from "./license_history_pb.js";
 import type { EntitlementSnapshot } from "./entitlement_pb.js";
 
 /**
@@ -142,6 +143,13 @@ export declare type ProvisionLicenseRequest = Message<"licet.licensing.v1.Provis
     value: string;
     case: "keyId";
   } | { case: undefined; value?: undefined };
+
+  /**
+   * Whether billing is asked to renew it a day before it ends.
+   *
+   * @generated from field: bool auto_renew = 14;
+   */
+  autoRenew: boolean;
 };
 
 /**
@@ -335,6 +343,13 @@ export declare type SuspendLicenseRequest = Message<"licet.licensing.v1.SuspendL
    * @generated from field: string reason = 3;
    */
   reason: string;
+
+  /**
+   * The license's etag as the caller knows it; unchecked when empty.
+   *
+   * @generated from field: string etag = 4;
+   */
+  etag: string;
 };
 
 /**
@@ -396,6 +411,13 @@ export declare type ResumeLicenseRequest = Message<"licet.licensing.v1.ResumeLic
    * @generated from field: string reason = 3;
    */
   reason: string;
+
+  /**
+   * The license's etag as the caller knows it; unchecked when empty.
+   *
+   * @generated from field: string etag = 4;
+   */
+  etag: string;
 };
 
 /**
@@ -457,6 +479,13 @@ export declare type RevokeLicenseRequest = Message<"licet.licensing.v1.RevokeLic
    * @generated from field: string reason = 3;
    */
   reason: string;
+
+  /**
+   * The license's etag as the caller knows it; unchecked when empty.
+   *
+   * @generated from field: string etag = 4;
+   */
+  etag: string;
 };
 
 /**
@@ -692,6 +721,715 @@ export declare type GetSignedLicenseResponse = Message<"licet.licensing.v1.GetSi
 export declare const GetSignedLicenseResponseSchema: GenMessage<GetSignedLicenseResponse>;
 
 /**
+ * UpdateLicenseRequest says what of a license is to change.
+ *
+ * @generated from message licet.licensing.v1.UpdateLicenseRequest
+ */
+export declare type UpdateLicenseRequest = Message<"licet.licensing.v1.UpdateLicenseRequest"> & {
+  /**
+   * Makes repetitions safe, see ProvisionLicenseRequest.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The license's id.
+   *
+   * @generated from field: string license_id = 2;
+   */
+  licenseId: string;
+
+  /**
+   * The license's etag as the caller knows it; unchecked when empty.
+   *
+   * @generated from field: string etag = 3;
+   */
+  etag: string;
+
+  /**
+   * Which of the following fields to take over: `metadata`, `seats`,
+   * `auto_renew`, `grace_days`, `features`, `limits`, `cancels_at`. A field
+   * that is named and absent is emptied. Of `cancels_at` there is no field: to
+   * name it takes back a cancellation at the end.
+   *
+   * @generated from field: google.protobuf.FieldMask update_mask = 4;
+   */
+  updateMask?: FieldMask | undefined;
+
+  /**
+   * The tenant's own notes; replaced as a whole. Texts only: they can't nest.
+   *
+   * @generated from field: map<string, string> metadata = 5;
+   */
+  metadata: { [key: string]: string };
+
+  /**
+   * How many seats it has; unlimited when absent.
+   *
+   * @generated from field: optional uint32 seats = 6;
+   */
+  seats?: number | undefined;
+
+  /**
+   * Whether billing is asked to renew it a day before it ends.
+   *
+   * @generated from field: bool auto_renew = 7;
+   */
+  autoRenew: boolean;
+
+  /**
+   * How many days after its end it stays in grace.
+   *
+   * @generated from field: uint32 grace_days = 8;
+   */
+  graceDays: number;
+
+  /**
+   * Bare licenses only: the features that it gives; all of the product (`*`)
+   * when empty.
+   *
+   * @generated from field: repeated string features = 9;
+   */
+  features: string[];
+
+  /**
+   * Bare licenses only: the limits that bind it.
+   *
+   * @generated from field: repeated licet.licensing.v1.Limit limits = 10;
+   */
+  limits: Limit[];
+
+  /**
+   * Why; kept in the history.
+   *
+   * @generated from field: string reason = 11;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.UpdateLicenseRequest.
+ * Use `create(UpdateLicenseRequestSchema)` to create a new message.
+ */
+export declare const UpdateLicenseRequestSchema: GenMessage<UpdateLicenseRequest>;
+
+/**
+ * UpdateLicenseResponse returns the license.
+ *
+ * @generated from message licet.licensing.v1.UpdateLicenseResponse
+ */
+export declare type UpdateLicenseResponse = Message<"licet.licensing.v1.UpdateLicenseResponse"> & {
+  /**
+   * The license as it now is.
+   *
+   * @generated from field: licet.licensing.v1.License license = 1;
+   */
+  license?: License | undefined;
+
+  /**
+   * Marks this write.
+   *
+   * @generated from field: licet.licensing.v1.ConsistencyToken consistency_token = 2;
+   */
+  consistencyToken?: ConsistencyToken | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.UpdateLicenseResponse.
+ * Use `create(UpdateLicenseResponseSchema)` to create a new message.
+ */
+export declare const UpdateLicenseResponseSchema: GenMessage<UpdateLicenseResponse>;
+
+/**
+ * RenewLicenseRequest says until when a license is to run.
+ *
+ * @generated from message licet.licensing.v1.RenewLicenseRequest
+ */
+export declare type RenewLicenseRequest = Message<"licet.licensing.v1.RenewLicenseRequest"> & {
+  /**
+   * Makes repetitions safe, see ProvisionLicenseRequest.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The license's id.
+   *
+   * @generated from field: string license_id = 2;
+   */
+  licenseId: string;
+
+  /**
+   * The license's etag as the caller knows it; unchecked when empty.
+   *
+   * @generated from field: string etag = 3;
+   */
+  etag: string;
+
+  /**
+   * The new end: later than now, and than the beginning of the license.
+   *
+   * @generated from oneof licet.licensing.v1.RenewLicenseRequest.end
+   */
+  end: {
+    /**
+     * A fixed time (excluded).
+     *
+     * @generated from field: google.protobuf.Timestamp valid_until = 4;
+     */
+    value: Timestamp;
+    case: "validUntil";
+  } | {
+    /**
+     * A term later than this.
+     *
+     * @generated from field: licet.licensing.v1.RenewFrom term_from = 5;
+     */
+    value: RenewFrom;
+    case: "termFrom";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * With `term_from`: how many days of 24 hours the term has. The plan's term
+   * when 0; a bare license needs it.
+   *
+   * @generated from field: uint32 term_days = 6;
+   */
+  termDays: number;
+
+  /**
+   * Why; kept in the history.
+   *
+   * @generated from field: string reason = 7;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.RenewLicenseRequest.
+ * Use `create(RenewLicenseRequestSchema)` to create a new message.
+ */
+export declare const RenewLicenseRequestSchema: GenMessage<RenewLicenseRequest>;
+
+/**
+ * RenewLicenseResponse returns the license.
+ *
+ * @generated from message licet.licensing.v1.RenewLicenseResponse
+ */
+export declare type RenewLicenseResponse = Message<"licet.licensing.v1.RenewLicenseResponse"> & {
+  /**
+   * The license as it now is.
+   *
+   * @generated from field: licet.licensing.v1.License license = 1;
+   */
+  license?: License | undefined;
+
+  /**
+   * Marks this write.
+   *
+   * @generated from field: licet.licensing.v1.ConsistencyToken consistency_token = 2;
+   */
+  consistencyToken?: ConsistencyToken | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.RenewLicenseResponse.
+ * Use `create(RenewLicenseResponseSchema)` to create a new message.
+ */
+export declare const RenewLicenseResponseSchema: GenMessage<RenewLicenseResponse>;
+
+/**
+ * CancelLicenseRequest names the license and the time.
+ *
+ * @generated from message licet.licensing.v1.CancelLicenseRequest
+ */
+export declare type CancelLicenseRequest = Message<"licet.licensing.v1.CancelLicenseRequest"> & {
+  /**
+   * Makes repetitions safe, see ProvisionLicenseRequest.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The license's id.
+   *
+   * @generated from field: string license_id = 2;
+   */
+  licenseId: string;
+
+  /**
+   * The license's etag as the caller knows it; unchecked when empty.
+   *
+   * @generated from field: string etag = 3;
+   */
+  etag: string;
+
+  /**
+   * Whether it runs on until its validity ends, instead of ending now.
+   *
+   * @generated from field: bool at_end = 4;
+   */
+  atEnd: boolean;
+
+  /**
+   * Why; kept in the history and shown to those who may see the license.
+   *
+   * @generated from field: string reason = 5;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.CancelLicenseRequest.
+ * Use `create(CancelLicenseRequestSchema)` to create a new message.
+ */
+export declare const CancelLicenseRequestSchema: GenMessage<CancelLicenseRequest>;
+
+/**
+ * CancelLicenseResponse returns the license.
+ *
+ * @generated from message licet.licensing.v1.CancelLicenseResponse
+ */
+export declare type CancelLicenseResponse = Message<"licet.licensing.v1.CancelLicenseResponse"> & {
+  /**
+   * The license as it now is.
+   *
+   * @generated from field: licet.licensing.v1.License license = 1;
+   */
+  license?: License | undefined;
+
+  /**
+   * Marks this write.
+   *
+   * @generated from field: licet.licensing.v1.ConsistencyToken consistency_token = 2;
+   */
+  consistencyToken?: ConsistencyToken | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.CancelLicenseResponse.
+ * Use `create(CancelLicenseResponseSchema)` to create a new message.
+ */
+export declare const CancelLicenseResponseSchema: GenMessage<CancelLicenseResponse>;
+
+/**
+ * TransferLicenseRequest names the license and its new holder.
+ *
+ * @generated from message licet.licensing.v1.TransferLicenseRequest
+ */
+export declare type TransferLicenseRequest = Message<"licet.licensing.v1.TransferLicenseRequest"> & {
+  /**
+   * Makes repetitions safe, see ProvisionLicenseRequest.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The license's id.
+   *
+   * @generated from field: string license_id = 2;
+   */
+  licenseId: string;
+
+  /**
+   * The license's etag as the caller knows it; unchecked when empty.
+   *
+   * @generated from field: string etag = 3;
+   */
+  etag: string;
+
+  /**
+   * Who gets it. The customer must exist, and not hold it already.
+   *
+   * @generated from field: string to_customer_id = 4;
+   */
+  toCustomerId: string;
+
+  /**
+   * Why; kept in the history.
+   *
+   * @generated from field: string reason = 5;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.TransferLicenseRequest.
+ * Use `create(TransferLicenseRequestSchema)` to create a new message.
+ */
+export declare const TransferLicenseRequestSchema: GenMessage<TransferLicenseRequest>;
+
+/**
+ * TransferLicenseResponse returns the license.
+ *
+ * @generated from message licet.licensing.v1.TransferLicenseResponse
+ */
+export declare type TransferLicenseResponse = Message<"licet.licensing.v1.TransferLicenseResponse"> & {
+  /**
+   * The license as it now is.
+   *
+   * @generated from field: licet.licensing.v1.License license = 1;
+   */
+  license?: License | undefined;
+
+  /**
+   * Marks this write for the new holder.
+   *
+   * @generated from field: licet.licensing.v1.ConsistencyToken consistency_token = 2;
+   */
+  consistencyToken?: ConsistencyToken | undefined;
+
+  /**
+   * Marks this write for the holder of before.
+   *
+   * @generated from field: licet.licensing.v1.ConsistencyToken previous_consistency_token = 3;
+   */
+  previousConsistencyToken?: ConsistencyToken | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.TransferLicenseResponse.
+ * Use `create(TransferLicenseResponseSchema)` to create a new message.
+ */
+export declare const TransferLicenseResponseSchema: GenMessage<TransferLicenseResponse>;
+
+/**
+ * ChangePlanRequest names the license and its new plan.
+ *
+ * @generated from message licet.licensing.v1.ChangePlanRequest
+ */
+export declare type ChangePlanRequest = Message<"licet.licensing.v1.ChangePlanRequest"> & {
+  /**
+   * Makes repetitions safe, see ProvisionLicenseRequest.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The license's id.
+   *
+   * @generated from field: string license_id = 2;
+   */
+  licenseId: string;
+
+  /**
+   * The license's etag as the caller knows it; unchecked when empty.
+   *
+   * @generated from field: string etag = 3;
+   */
+  etag: string;
+
+  /**
+   * The plan, of the license's product.
+   *
+   * @generated from field: string plan = 4;
+   */
+  plan: string;
+
+  /**
+   * The plan's version; the latest when 0.
+   *
+   * @generated from field: uint32 plan_version = 5;
+   */
+  planVersion: number;
+
+  /**
+   * How many seats it has from then on; the plan's when absent.
+   *
+   * @generated from field: optional uint32 seats = 6;
+   */
+  seats?: number | undefined;
+
+  /**
+   * How often it is billed. As before when unspecified, where the plan's price
+   * allows it; otherwise the price's own cycle.
+   *
+   * @generated from field: licet.licensing.v1.Cycle billing_cycle = 7;
+   */
+  billingCycle: Cycle;
+
+  /**
+   * Why; kept in the history.
+   *
+   * @generated from field: string reason = 8;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.ChangePlanRequest.
+ * Use `create(ChangePlanRequestSchema)` to create a new message.
+ */
+export declare const ChangePlanRequestSchema: GenMessage<ChangePlanRequest>;
+
+/**
+ * ChangePlanResponse returns the license.
+ *
+ * @generated from message licet.licensing.v1.ChangePlanResponse
+ */
+export declare type ChangePlanResponse = Message<"licet.licensing.v1.ChangePlanResponse"> & {
+  /**
+   * The license as it now is.
+   *
+   * @generated from field: licet.licensing.v1.License license = 1;
+   */
+  license?: License | undefined;
+
+  /**
+   * Marks this write.
+   *
+   * @generated from field: licet.licensing.v1.ConsistencyToken consistency_token = 2;
+   */
+  consistencyToken?: ConsistencyToken | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.ChangePlanResponse.
+ * Use `create(ChangePlanResponseSchema)` to create a new message.
+ */
+export declare const ChangePlanResponseSchema: GenMessage<ChangePlanResponse>;
+
+/**
+ * ExtendTrialRequest names the trial and by how much.
+ *
+ * @generated from message licet.licensing.v1.ExtendTrialRequest
+ */
+export declare type ExtendTrialRequest = Message<"licet.licensing.v1.ExtendTrialRequest"> & {
+  /**
+   * Makes repetitions safe, see ProvisionLicenseRequest.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The license's id.
+   *
+   * @generated from field: string license_id = 2;
+   */
+  licenseId: string;
+
+  /**
+   * The license's etag as the caller knows it; unchecked when empty.
+   *
+   * @generated from field: string etag = 3;
+   */
+  etag: string;
+
+  /**
+   * By how many days of 24 hours.
+   *
+   * @generated from field: uint32 days = 4;
+   */
+  days: number;
+
+  /**
+   * Why; kept in the history.
+   *
+   * @generated from field: string reason = 5;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.ExtendTrialRequest.
+ * Use `create(ExtendTrialRequestSchema)` to create a new message.
+ */
+export declare const ExtendTrialRequestSchema: GenMessage<ExtendTrialRequest>;
+
+/**
+ * ExtendTrialResponse returns the license.
+ *
+ * @generated from message licet.licensing.v1.ExtendTrialResponse
+ */
+export declare type ExtendTrialResponse = Message<"licet.licensing.v1.ExtendTrialResponse"> & {
+  /**
+   * The license as it now is.
+   *
+   * @generated from field: licet.licensing.v1.License license = 1;
+   */
+  license?: License | undefined;
+
+  /**
+   * Marks this write.
+   *
+   * @generated from field: licet.licensing.v1.ConsistencyToken consistency_token = 2;
+   */
+  consistencyToken?: ConsistencyToken | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.ExtendTrialResponse.
+ * Use `create(ExtendTrialResponseSchema)` to create a new message.
+ */
+export declare const ExtendTrialResponseSchema: GenMessage<ExtendTrialResponse>;
+
+/**
+ * SetPaymentStandingRequest names the license and how its payment stands.
+ *
+ * @generated from message licet.licensing.v1.SetPaymentStandingRequest
+ */
+export declare type SetPaymentStandingRequest = Message<"licet.licensing.v1.SetPaymentStandingRequest"> & {
+  /**
+   * Makes repetitions safe, see ProvisionLicenseRequest.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The license's id.
+   *
+   * @generated from field: string license_id = 2;
+   */
+  licenseId: string;
+
+  /**
+   * The license's etag as the caller knows it; unchecked when empty.
+   *
+   * @generated from field: string etag = 3;
+   */
+  etag: string;
+
+  /**
+   * How its payment stands.
+   *
+   * @generated from field: licet.licensing.v1.PaymentStanding standing = 4;
+   */
+  standing: PaymentStanding;
+
+  /**
+   * GRACE only, and needed there: when the grace ends; later than now.
+   *
+   * @generated from field: google.protobuf.Timestamp grace_until = 5;
+   */
+  graceUntil?: Timestamp | undefined;
+
+  /**
+   * Why; kept in the history.
+   *
+   * @generated from field: string reason = 6;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.SetPaymentStandingRequest.
+ * Use `create(SetPaymentStandingRequestSchema)` to create a new message.
+ */
+export declare const SetPaymentStandingRequestSchema: GenMessage<SetPaymentStandingRequest>;
+
+/**
+ * SetPaymentStandingResponse returns the license.
+ *
+ * @generated from message licet.licensing.v1.SetPaymentStandingResponse
+ */
+export declare type SetPaymentStandingResponse = Message<"licet.licensing.v1.SetPaymentStandingResponse"> & {
+  /**
+   * The license as it now is.
+   *
+   * @generated from field: licet.licensing.v1.License license = 1;
+   */
+  license?: License | undefined;
+
+  /**
+   * Marks this write.
+   *
+   * @generated from field: licet.licensing.v1.ConsistencyToken consistency_token = 2;
+   */
+  consistencyToken?: ConsistencyToken | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.SetPaymentStandingResponse.
+ * Use `create(SetPaymentStandingResponseSchema)` to create a new message.
+ */
+export declare const SetPaymentStandingResponseSchema: GenMessage<SetPaymentStandingResponse>;
+
+/**
+ * ListLicenseEventsRequest asks for a page of the history.
+ *
+ * @generated from message licet.licensing.v1.ListLicenseEventsRequest
+ */
+export declare type ListLicenseEventsRequest = Message<"licet.licensing.v1.ListLicenseEventsRequest"> & {
+  /**
+   * Whose history.
+   *
+   * @generated from oneof licet.licensing.v1.ListLicenseEventsRequest.holder
+   */
+  holder: {
+    /**
+     * The customer's id: what happened to it and to its licenses while they
+     * were its own.
+     *
+     * @generated from field: string customer_id = 1;
+     */
+    value: string;
+    case: "customerId";
+  } | {
+    /**
+     * The license's id: what happened to it, whoever held it.
+     *
+     * @generated from field: string license_id = 2;
+     */
+    value: string;
+    case: "licenseId";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * The most entries to return; 50 when 0.
+   *
+   * @generated from field: uint32 page_size = 3;
+   */
+  pageSize: number;
+
+  /**
+   * `next_page_token` of the page before.
+   *
+   * @generated from field: string page_token = 4;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.ListLicenseEventsRequest.
+ * Use `create(ListLicenseEventsRequestSchema)` to create a new message.
+ */
+export declare const ListLicenseEventsRequestSchema: GenMessage<ListLicenseEventsRequest>;
+
+/**
+ * ListLicenseEventsResponse is a page of the history.
+ *
+ * @generated from message licet.licensing.v1.ListLicenseEventsResponse
+ */
+export declare type ListLicenseEventsResponse = Message<"licet.licensing.v1.ListLicenseEventsResponse"> & {
+  /**
+   * The entries, oldest first.
+   *
+   * @generated from field: repeated licet.licensing.v1.LicenseHistoryEntry entries = 1;
+   */
+  entries: LicenseHistoryEntry[];
+
+  /**
+   * Asks for the next page; empty when this was the last.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.ListLicenseEventsResponse.
+ * Use `create(ListLicenseEventsResponseSchema)` to create a new message.
+ */
+export declare const ListLicenseEventsResponseSchema: GenMessage<ListLicenseEventsResponse>;
+
+/**
  * GetEntitlementSnapshotRequest names the customer of the caller's tenant.
  *
  * @generated from message licet.licensing.v1.GetEntitlementSnapshotRequest
@@ -840,6 +1578,88 @@ export enum SubscriptionStart {
 export declare const SubscriptionStartSchema: GenEnum<SubscriptionStart>;
 
 /**
+ * RenewFrom is where the term of a renewal begins.
+ *
+ * @generated from enum licet.licensing.v1.RenewFrom
+ */
+export enum RenewFrom {
+  /**
+   * Not used.
+   *
+   * @generated from enum value: RENEW_FROM_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The license's end, also where it has passed: nothing is given away.
+   *
+   * @generated from enum value: RENEW_FROM_EXPIRY = 1;
+   */
+  EXPIRY = 1,
+
+  /**
+   * Now: what was left of the old term is lost.
+   *
+   * @generated from enum value: RENEW_FROM_NOW = 2;
+   */
+  NOW = 2,
+}
+
+/**
+ * Describes the enum licet.licensing.v1.RenewFrom.
+ */
+export declare const RenewFromSchema: GenEnum<RenewFrom>;
+
+/**
+ * PaymentStanding is what billing knows about the payment of a license.
+ *
+ * @generated from enum licet.licensing.v1.PaymentStanding
+ */
+export enum PaymentStanding {
+  /**
+   * Not used.
+   *
+   * @generated from enum value: PAYMENT_STANDING_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * Nothing is owed. Ends PAST_DUE, GRACE and UNPAID; a license that the vendor
+   * suspended stays suspended and the call is refused.
+   *
+   * @generated from enum value: PAYMENT_STANDING_PAID = 1;
+   */
+  PAID = 1,
+
+  /**
+   * A payment failed and is tried again: the license is past due.
+   *
+   * @generated from enum value: PAYMENT_STANDING_PAST_DUE = 2;
+   */
+  PAST_DUE = 2,
+
+  /**
+   * A payment failed and the license is in grace until `grace_until`; by then
+   * it is suspended.
+   *
+   * @generated from enum value: PAYMENT_STANDING_GRACE = 3;
+   */
+  GRACE = 3,
+
+  /**
+   * Payment was given up: the license is suspended.
+   *
+   * @generated from enum value: PAYMENT_STANDING_UNPAID = 4;
+   */
+  UNPAID = 4,
+}
+
+/**
+ * Describes the enum licet.licensing.v1.PaymentStanding.
+ */
+export declare const PaymentStandingSchema: GenEnum<PaymentStanding>;
+
+/**
  * LicensingService is the system of record of licenses.
  *
  * @generated from service licet.licensing.v1.LicensingService
@@ -889,8 +1709,8 @@ export declare const LicensingService: GenService<{
   /**
    * SuspendLicense stops a license until it is resumed.
    *
-   * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; FAILED_PRECONDITION
-   * `TRANSITION_NOT_ALLOWED`.
+   * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
+   * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.SuspendLicense
    */
@@ -902,8 +1722,8 @@ export declare const LicensingService: GenService<{
   /**
    * ResumeLicense puts a suspended license in force again.
    *
-   * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; FAILED_PRECONDITION
-   * `TRANSITION_NOT_ALLOWED`.
+   * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
+   * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.ResumeLicense
    */
@@ -915,8 +1735,8 @@ export declare const LicensingService: GenService<{
   /**
    * RevokeLicense ends a license at once and for good.
    *
-   * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; FAILED_PRECONDITION
-   * `TRANSITION_NOT_ALLOWED`.
+   * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
+   * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.RevokeLicense
    */
@@ -962,6 +1782,126 @@ export declare const LicensingService: GenService<{
     methodKind: "unary";
     input: typeof GetSignedLicenseRequestSchema;
     output: typeof GetSignedLicenseResponseSchema;
+  },
+  /**
+   * UpdateLicense changes the fields of a license that `update_mask` names.
+   * What ended for good can't be changed.
+   *
+   * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
+   * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`, `TOO_MANY_LICENSES`
+   * when it would grow too large; NOT_FOUND `FEATURE_NOT_FOUND`.
+   *
+   * @generated from rpc licet.licensing.v1.LicensingService.UpdateLicense
+   */
+  updateLicense: {
+    methodKind: "unary";
+    input: typeof UpdateLicenseRequestSchema;
+    output: typeof UpdateLicenseResponseSchema;
+  },
+  /**
+   * RenewLicense gives a license a new end. One in grace or expired is active
+   * again; a suspended one stays suspended, a past due one past due. A
+   * cancellation that was asked for is taken back.
+   *
+   * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
+   * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`, `LICENSE_WITHOUT_END`.
+   *
+   * @generated from rpc licet.licensing.v1.LicensingService.RenewLicense
+   */
+  renewLicense: {
+    methodKind: "unary";
+    input: typeof RenewLicenseRequestSchema;
+    output: typeof RenewLicenseResponseSchema;
+  },
+  /**
+   * CancelLicense ends a license by the customer's will: now, or when its
+   * validity ends, without grace. Where validity is over, it is cancelled now.
+   *
+   * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
+   * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`, `LICENSE_WITHOUT_END`.
+   *
+   * @generated from rpc licet.licensing.v1.LicensingService.CancelLicense
+   */
+  cancelLicense: {
+    methodKind: "unary";
+    input: typeof CancelLicenseRequestSchema;
+    output: typeof CancelLicenseResponseSchema;
+  },
+  /**
+   * TransferLicense gives a license to another customer of the tenant. Both
+   * customers' entitlements change in one transaction. One that lies under a
+   * license key in force stays: revoke its keys first, so that none that the
+   * old holder has proves what is another's.
+   *
+   * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
+   * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`, `LICENSE_UNDER_KEY`,
+   * `TOO_MANY_LICENSES`; NOT_FOUND `CUSTOMER_NOT_FOUND`.
+   *
+   * @generated from rpc licet.licensing.v1.LicensingService.TransferLicense
+   */
+  transferLicense: {
+    methodKind: "unary";
+    input: typeof TransferLicenseRequestSchema;
+    output: typeof TransferLicenseResponseSchema;
+  },
+  /**
+   * ChangePlan puts a license on another plan of its product, or on another
+   * version. It keeps its validity, except that from a trial to a plan that is
+   * none a term of the new plan begins now.
+   *
+   * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
+   * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`, `TOO_MANY_LICENSES`
+   * when it would grow too large; NOT_FOUND `PLAN_NOT_FOUND`.
+   *
+   * @generated from rpc licet.licensing.v1.LicensingService.ChangePlan
+   */
+  changePlan: {
+    methodKind: "unary";
+    input: typeof ChangePlanRequestSchema;
+    output: typeof ChangePlanResponseSchema;
+  },
+  /**
+   * ExtendTrial gives a trial some days more: from its end, or from now where
+   * that has passed.
+   *
+   * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
+   * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`, `NOT_A_TRIAL`,
+   * `LICENSE_WITHOUT_END`.
+   *
+   * @generated from rpc licet.licensing.v1.LicensingService.ExtendTrial
+   */
+  extendTrial: {
+    methodKind: "unary";
+    input: typeof ExtendTrialRequestSchema;
+    output: typeof ExtendTrialResponseSchema;
+  },
+  /**
+   * SetPaymentStanding says what billing knows about the payment of a license.
+   * For billing.
+   *
+   * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
+   * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`.
+   *
+   * @generated from rpc licet.licensing.v1.LicensingService.SetPaymentStanding
+   */
+  setPaymentStanding: {
+    methodKind: "unary";
+    input: typeof SetPaymentStandingRequestSchema;
+    output: typeof SetPaymentStandingResponseSchema;
+  },
+  /**
+   * ListLicenseEvents lists what happened to a license, whoever held it, or to a
+   * customer and its licenses, oldest first. A holder that the tenant does not
+   * know has none. A page may hold fewer entries than asked for.
+   *
+   * Errors: INVALID_ARGUMENT `INVALID_FIELD` for a foreign `page_token`.
+   *
+   * @generated from rpc licet.licensing.v1.LicensingService.ListLicenseEvents
+   */
+  listLicenseEvents: {
+    methodKind: "unary";
+    input: typeof ListLicenseEventsRequestSchema;
+    output: typeof ListLicenseEventsResponseSchema;
   },
   /**
    * GetEntitlementSnapshot returns what holds for a customer now. For the

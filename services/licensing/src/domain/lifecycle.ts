@@ -1,0 +1,245 @@
+import { invalidArgument } from "@licet/platform/errors";
+import { failure } from "../errors.ts";
+import { DAY_MS, type DecidedStatus, type License, type LicenseStatus, statusAt } from "./license.ts";
+import { billingCycleFor, checkEnd } from "./provision.ts";
+import { toldAt } from "./schedule.ts";
+import { type Cycle, type Limit, type Plan, type PlanTerms, termEnd } from "./terms.ts";
+import { checkLives, checkTransition, refuseActivation } from "./transitions.ts";
+
+// What people and billing can do to a license. Each function takes a license of which all that the clock did is settled,
+// and returns the one behind the change; it throws where the transition table has no way.
+
+/** The fields that an update can name; see `UpdateLicenseRequest` of the contract. */
+export interface LicenseUpdate {
+  metadata?: Readonly<Record<string, string>>;
+  /** `unlimited` takes the bound away. */
+  seats?: number | "unlimited";
+  autoRenew?: boolean;
+  graceDays?: number;
+  features?: readonly string[];
+  limits?: readonly Limit[];
+  /** Takes back a cancellation at the end. */
+  keep?: boolean;
+}
+
+/** How the payment of a license stands, as billing knows it. */
+export type PaymentStanding =
+  | { kind: "paid" }
+  | { kind: "past_due" }
+  | { kind: "grace"; until: Date }
+  | { kind: "unpaid" };
+
+/** Until when a renewed license runs: a time, or so many days (0: the plan's term) from its end or from now. */
+export type NewEnd = { until: Date } | { from: "expiry" | "now"; days: number };
+
+/** Stops a license until it is resumed. */
+export function suspend(license: License, reason: string, now: Date): License {
+  checkTransition(license.licenseId, statusAt(license, now), "suspended");
+  return changed(license, decided(license, "suspended", reason), now);
+}
+
+/** Puts a suspended license in force again, whoever suspended it; where its validity is over, it is expired. */
+export function resume(license: License, now: Date): License {
+  const from = statusAt(license, now);
+  if (from !== "suspended") refuseActivation(license.licenseId, from, "only a suspended license can be resumed");
+  return changed(license, decided(license, "active", ""), now);
+}
+
+/** Ends a license at once by the vendor's will. */
+export function revoke(license: License, reason: string, now: Date): License {
+  return ended(license, "revoked", reason, now);
+}
+
+/** Ends a license by the customer's will: now, or at its end where that lies ahead. */
+export function cancel(license: License, atEnd: boolean, reason: string, now: Date): License {
+  const { licenseId, validUntil } = license;
+  checkTransition(licenseId, statusAt(license, now), "cancelled");
+  if (!atEnd) return ended(license, "cancelled", reason, now);
+  if (!validUntil) throw withoutEnd(licenseId, "cancelled at; cancel it now");
+  if (validUntil <= now) return ended(license, "cancelled", reason, now);
+  return changed(license, { ...license, cancellation: { at: validUntil, reason } }, now);
+}
+
+/**
+ * Gives a license a new end. One in grace or expired is active again, and whatever was owed counts as settled.
+ *
+ * @param terms - of its plan version; undefined for a bare license, which then needs the days of the term
+ */
+export function renew(license: License, end: NewEnd, terms: PlanTerms | undefined, now: Date): License {
+  const from = statusAt(license, now);
+  checkTransitionFromEnded(license.licenseId, from);
+  const validUntil = "until" in end ? end.until : endOfTerm(license, end, terms, now);
+  const field = "until" in end ? "valid_until" : "term_from";
+  const after = Math.max(now.getTime(), license.validFrom.getTime());
+  if (validUntil.getTime() <= after) {
+    const when = `${validUntil.toISOString()}, which must be later than ${new Date(after).toISOString()}`;
+    throw invalidArgument(field, `the license would end at ${when}`);
+  }
+  checkEnd(field, validUntil, license.graceDays);
+  return changed(license, withNewEnd(license, from, validUntil), now);
+}
+
+/** Gives a license another plan version; where a trial becomes none, a term of the plan begins. */
+export function changePlan(
+  license: License,
+  plan: Plan,
+  wanted: { seats?: number; billingCycle?: Cycle },
+  now: Date,
+): License {
+  const { terms } = plan;
+  const from = statusAt(license, now);
+  checkLives(license.licenseId, from);
+  const { seats: _, billingCycle: __, ...rest } = license;
+  const seats = wanted.seats ?? terms.seats;
+  const billingCycle = nextBillingCycle(license, wanted.billingCycle, terms);
+  const onPlan: License = {
+    ...rest,
+    plan: { code: plan.plan, version: plan.version },
+    type: terms.type,
+    features: terms.features,
+    limits: terms.limits,
+    ...(seats !== undefined && { seats }),
+    ...(billingCycle && { billingCycle }),
+  };
+  if (license.type !== "trial" || terms.type === "trial") return changed(license, onPlan, now);
+  const validFrom = from === "pending" ? license.validFrom : now;
+  const validUntil = termEnd(validFrom, terms.termDays);
+  checkEnd("plan", validUntil, license.graceDays);
+  return changed(license, { ...withNewEnd(onPlan, from, validUntil), validFrom }, now);
+}
+
+/** Gives a trial so many days more, from its end or from now, whichever is later. */
+export function extendTrial(license: License, days: number, now: Date): License {
+  const { licenseId, type, validUntil } = license;
+  const from = statusAt(license, now);
+  checkTransitionFromEnded(licenseId, from);
+  if (type !== "trial") {
+    const message = `License ${licenseId} is ${type}; only a trial can be extended. Renew it instead.`;
+    throw failure("NOT_A_TRIAL", message, { type });
+  }
+  if (!validUntil) throw withoutEnd(licenseId, "extended from");
+  const end = new Date(Math.max(validUntil.getTime(), now.getTime()) + days * DAY_MS);
+  checkEnd("days", end, license.graceDays);
+  return changed(license, withNewEnd(license, from, end), now);
+}
+
+/** Makes of a license what billing knows about its payment. */
+export function setPaymentStanding(license: License, standing: PaymentStanding, reason: string, now: Date): License {
+  const { licenseId } = license;
+  const from = statusAt(license, now);
+  switch (standing.kind) {
+    case "paid":
+      checkOwed(license, from);
+      return changed(license, decided(license, "active", ""), now);
+    case "past_due":
+      checkTransition(licenseId, from, "past_due");
+      return changed(license, decided(license, "past_due", reason), now);
+    case "grace": {
+      checkTransition(licenseId, from, "grace");
+      if (standing.until <= now) {
+        throw invalidArgument("grace_until", `must be later than now, ${now.toISOString()}`);
+      }
+      const unpaid = { ...decided(license, "past_due", reason), unpaidGraceUntil: standing.until };
+      return changed(license, unpaid, now);
+    }
+    case "unpaid":
+      checkTransition(licenseId, from, "suspended");
+      return changed(license, { ...decided(license, "suspended", reason), suspendedByBilling: true }, now);
+  }
+}
+
+/** Gives a license to another customer. */
+export function transfer(license: License, toCustomerId: string, now: Date): License {
+  checkLives(license.licenseId, statusAt(license, now));
+  if (license.customerId === toCustomerId) {
+    throw invalidArgument("to_customer_id", "must be another customer: this one holds the license");
+  }
+  return changed(license, { ...license, customerId: toCustomerId }, now);
+}
+
+/** Changes what an update names. */
+export function update(license: License, named: LicenseUpdate, now: Date): License {
+  checkLives(license.licenseId, statusAt(license, now));
+  const { seats, keep, ...rest } = named;
+  if (license.plan && (named.features || named.limits)) {
+    const field = named.features ? "features" : "limits";
+    throw invalidArgument("update_mask", `must not name ${field}: they are the plan's; use ChangePlan`);
+  }
+  if (named.autoRenew && !license.validUntil) {
+    throw invalidArgument("auto_renew", "must be false: the license has no end");
+  }
+  const { seats: held, cancellation, ...kept } = license;
+  const nextSeats = seats === undefined ? held : seats === "unlimited" ? undefined : seats;
+  const after: License = {
+    ...kept,
+    ...rest,
+    ...(nextSeats !== undefined && { seats: nextSeats }),
+    ...(cancellation && !keep && { cancellation }),
+  };
+  if (named.graceDays !== undefined) checkEnd("grace_days", after.validUntil, after.graceDays);
+  return changed(license, after, now);
+}
+
+/** The license behind a change that the table allows, with what is told of it. */
+function changed(before: License, after: License, now: Date): License {
+  const to = statusAt(after, now);
+  const from = statusAt(before, now);
+  if (from !== to) checkTransition(before.licenseId, from, to);
+  const sameEnd = before.validUntil?.getTime() === after.validUntil?.getTime();
+  const told = sameEnd && before.told ? { ...before.told, status: to } : toldAt(after, now);
+  return { ...after, told, updatedAt: now, revision: before.revision + 1n };
+}
+
+function decided(license: License, status: DecidedStatus, reason: string): License {
+  const { unpaidGraceUntil: _, ...rest } = license;
+  return { ...rest, decidedStatus: status, statusReason: reason, suspendedByBilling: false };
+}
+
+function ended(license: License, to: "cancelled" | "revoked", reason: string, now: Date): License {
+  checkTransition(license.licenseId, statusAt(license, now), to);
+  const { cancellation: _, ...rest } = decided(license, to, reason);
+  return changed(license, { ...rest, endedAt: now }, now);
+}
+
+function withNewEnd(license: License, from: LicenseStatus, validUntil: Date): License {
+  const over = from === "grace" || from === "expired";
+  const { cancellation: _, ...rest } = over ? decided(license, "active", "") : license;
+  return { ...rest, validUntil };
+}
+
+function endOfTerm(
+  license: License,
+  { from, days }: { from: "expiry" | "now"; days: number },
+  terms: PlanTerms | undefined,
+  now: Date,
+): Date {
+  if (!terms && days === 0) throw invalidArgument("term_days", "is required: the license has no plan to take it from");
+  if (from === "expiry" && !license.validUntil) throw withoutEnd(license.licenseId, "renewed from; renew it from now");
+  const begin = from === "now" ? now : (license.validUntil as Date);
+  return termEnd(begin, days || (terms?.termDays ?? 0));
+}
+
+/** What ended for good can't be active again; the refusal names that as what was wanted. */
+function checkTransitionFromEnded(licenseId: string, from: LicenseStatus): void {
+  if (from === "cancelled" || from === "revoked") checkTransition(licenseId, from, "active");
+}
+
+function checkOwed(license: License, from: LicenseStatus): void {
+  if (license.decidedStatus === "past_due" && from !== "expired") return;
+  if (license.decidedStatus === "suspended" && license.suspendedByBilling) return;
+  const needs =
+    from === "suspended"
+      ? "it was suspended by the vendor, and a payment does not lift that; resume it"
+      : "only one that is past due, in grace for a payment or suspended for one can be paid";
+  refuseActivation(license.licenseId, from, needs);
+}
+
+function nextBillingCycle(license: License, wanted: Cycle | undefined, terms: PlanTerms): Cycle | undefined {
+  if (wanted) return billingCycleFor(wanted, terms);
+  const kept = license.billingCycle === "year" && terms.price?.cycle === "month" ? undefined : license.billingCycle;
+  return billingCycleFor(terms.price ? kept : undefined, terms);
+}
+
+function withoutEnd(licenseId: string, what: string) {
+  return failure("LICENSE_WITHOUT_END", `License ${licenseId} never ends, so it has no end to be ${what}.`);
+}
