@@ -1,7 +1,15 @@
 import { describe, expect, test } from "@jest/globals";
 import { decideKey, type KeyFacts } from "./key-decision.ts";
 import type { License } from "./license.ts";
-import { checkExtendable, commonStyle, hintOf, keyStatusAt, type LicenseKey } from "./license-key.ts";
+import {
+  checkExtendable,
+  commonStyle,
+  hintOf,
+  keyStatusAt,
+  type LicenseKey,
+  permits,
+  permittedUntil,
+} from "./license-key.ts";
 import { type SigningKey, signerAt, signingKeyStatusAt } from "./signing-key.ts";
 
 const now = new Date("2026-11-22T10:00:00Z");
@@ -47,6 +55,28 @@ test.each([
   ["revoked after its end", { expiresAt: before, revokedAt: now }, "revoked"],
 ] as const)("a key %s is %s", (_what, changes, status) => {
   expect(keyStatusAt({ ...key, ...changes }, now)).toBe(status);
+});
+
+const inDays = (days: number) => new Date(now.getTime() + days * 86_400_000);
+
+test.each([
+  ["never", {}, undefined],
+  ["when its grace is over", { validUntil: inDays(5) }, inDays(8)],
+  ["where it is past due", { validUntil: inDays(5), decidedStatus: "past_due" }, inDays(8)],
+  ["at a cancellation", { validUntil: inDays(5), cancellation: { at: inDays(5), reason: "" } }, inDays(5)],
+  ["with billing's grace", { decidedStatus: "past_due", unpaidGraceUntil: inDays(2) }, inDays(2)],
+  [
+    "before billing's grace",
+    { validUntil: inDays(5), decidedStatus: "past_due", unpaidGraceUntil: inDays(9) },
+    inDays(8),
+  ],
+  ["as it begins, suspended", { decidedStatus: "suspended" }, before],
+  ["as it begins, revoked", { decidedStatus: "revoked" }, before],
+] as const)("a license permits nothing any more %s", (_when, changes, end) => {
+  const changed: License = { ...license, ...changes };
+  expect(permittedUntil(changed)).toEqual(end);
+  expect(permits(changed, end ?? inDays(10_000))).toBe(end === undefined);
+  if (end && end > now) expect(permits(changed, new Date(end.getTime() - 1))).toBe(true);
 });
 
 test("a hint shows four characters of the key and never the check character", () => {
