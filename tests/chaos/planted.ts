@@ -116,8 +116,8 @@ export const plantedBugs: Readonly<Record<string, PlantedBug>> = {
 `,
       },
     ],
-    only: ["kill", "postgres"],
-    targets: "usage-metering",
+    // A killed reader is missed for ten seconds; readers that lost their database go on at once, so more is cut off.
+    only: ["postgres"],
     minutes: 2,
     caughtBy: ["aggregates", "invoice"],
   },
@@ -134,8 +134,8 @@ export const plantedBugs: Readonly<Record<string, PlantedBug>> = {
 `,
       },
     ],
-    only: ["kill", "postgres"],
-    targets: "usage-metering",
+    // A killed reader is missed for ten seconds; readers that lost their database go on at once, so more is cut off.
+    only: ["postgres"],
     minutes: 2,
     caughtBy: ["usage"],
   },
