@@ -94,7 +94,7 @@ function fits(kind: FaultKind, runMs: number): boolean {
 }
 
 function draw(kind: FaultKind, targets: Targets, random: () => number): Omit<Fault, "atMs"> {
-  const replica = pick(random, targets.replicas);
+  const replica = (): string => pick(random, targets.replicas);
   const validation = (): string =>
     pick(
       random,
@@ -104,13 +104,13 @@ function draw(kind: FaultKind, targets: Targets, random: () => number): Omit<Fau
   const standstillMs = Math.round(1_000 + 29_000 * random() ** 3);
   switch (kind) {
     case "kill":
-      return { kind, target: replica, how: "SIGKILL", forMs: 0 };
+      return { kind, target: replica(), how: "SIGKILL", forMs: 0 };
     case "term":
-      return { kind, target: replica, how: "SIGTERM", forMs: 0 };
+      return { kind, target: replica(), how: "SIGTERM", forMs: 0 };
     case "stop":
-      return { kind, target: replica, how: "SIGSTOP", forMs: standstillMs };
+      return { kind, target: replica(), how: "SIGSTOP", forMs: standstillMs };
     case "clock":
-      return drawClock(random() < 0.6 ? validation() : replica, random);
+      return drawClock(random() < 0.6 ? validation() : replica(), random);
     case "broker":
       return {
         kind,

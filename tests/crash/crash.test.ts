@@ -91,7 +91,7 @@ test(`${kills} kills over ${provisions} provisions and ${batches * 10} events: a
   for (const [customerId, licenseId] of journal.provisioned) {
     const { licenses } = await client.licenses.listLicenses({ holder: { case: "customerId", value: customerId } });
     expect(licenses.map((license) => license.licenseId)).toEqual([licenseId]);
-    const decision = await client.validation.validateFeature({ customerId, feature: "f" });
+    const decision = await client.validation.validateFeature({ customerId, feature: "f" }, { timeoutMs: 5_000 });
     expect([DecisionReason[decision.reason], decision.version]).toEqual(["ALLOWED", 2n]);
   }
   operator.close();

@@ -19,7 +19,7 @@ export interface CanaryReport {
 
 const EVERY_MS = 20;
 /** Later than this an answer is a failure, in milliseconds. */
-const TIMEOUT_MS = 10_000;
+const TIMEOUT_MS = 30_000;
 
 const [address = "", credential = ""] = process.argv.slice(2);
 const channel = createChannel({ address, credential });

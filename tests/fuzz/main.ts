@@ -10,7 +10,7 @@ Usage: pnpm fuzz [flags]
   --seconds N        how long all attacks take together, about (default 120)
   --only NAMES       some attacks, separated by commas
   --bugs NAMES       plants bugs (tests/fuzz/planted.ts), which the run has to find
-  --lenient          allows 200 MB in place of 50, and any latency below 10 s
+  --lenient          allows 200 MB in place of 50, and any latency below 30 s
   --help             print this
 
 Attacks:

@@ -14,6 +14,9 @@ import { createChannel } from "@licet/platform/rpc/client";
 import { until } from "@licet/platform/testing/until";
 import { startLicet, type TestLicet } from "./licet.ts";
 
+/** The default of ValidateFeature, 250 ms, is no measure on a machine that is busy with other suites. */
+const PATIENT = { timeoutMs: 5_000 };
+
 let licet: TestLicet;
 beforeAll(async () => {
   licet = await startLicet({ seed: true });
@@ -22,7 +25,7 @@ afterAll(() => licet.stop());
 
 const service = () => licet.as("tradsys", "service");
 const reasonOf = async (customerId: string, feature: string) => {
-  const decision = await createClient(ValidationService, service()).validateFeature({ customerId, feature });
+  const decision = await createClient(ValidationService, service()).validateFeature({ customerId, feature }, PATIENT);
   return DecisionReason[decision.reason];
 };
 
@@ -121,10 +124,10 @@ test("a revoked API key stops working everywhere", async () => {
   const channel = createChannel({ address: new URL(licet.run.grpcUrl).host, credential: secret });
   const validation = createClient(ValidationService, channel);
   const question = { customerId: "cairo-capital", feature: "egx_access" };
-  expect((await validation.validateFeature(question)).valid).toBe(true);
+  expect((await validation.validateFeature(question, PATIENT)).valid).toBe(true);
   await tenants.revokeApiKey({ requestId: newId(), keyId: apiKey?.keyId ?? "" });
   await until("the key is refused", () =>
-    validation.validateFeature(question).then(
+    validation.validateFeature(question, PATIENT).then(
       () => false,
       (error) => error.reason === "CREDENTIAL_INVALID",
     ),

@@ -17,6 +17,9 @@ import { until } from "@licet/platform/testing/until";
 const program = fileURLToPath(new URL("../../packages/cli/src/mesh.ts", import.meta.url));
 const { DATABASE_URL: _d, KAFKA_BROKERS: _k, REDIS_URL: _r, ...bare } = process.env;
 
+/** None that the demo data has. */
+const metric = "mesh_command";
+
 let dataDir: string;
 const children: ChildProcess[] = [];
 beforeEach(async () => {
@@ -76,7 +79,7 @@ const mayTrade = (info: MeshInfo) =>
 
 const countedEvents = async (info: MeshInfo) => {
   const method = "licet.metering.v1.UsageMeteringService/GetUsageStats";
-  const stats = await call(info, "usage-metering", method, { customer_id: "cairo-capital" });
+  const stats = await call(info, "usage-metering", method, { customer_id: "cairo-capital", metric });
   return (stats as { totals?: { events: string }[] }).totals?.[0]?.events;
 };
 
@@ -104,7 +107,7 @@ describeOwnKafka("with Kafka", () => {
       expect(first.info.kafkaBrokers).toHaveLength(1);
       expect(first.info.redisUrl).toMatch(/^redis:/);
       expect(await mayTrade(first.info)).toMatchObject({ valid: true });
-      const event = { id: "command-1", customer_id: "cairo-capital", metric: "exchange_requests", quantity: "1" };
+      const event = { id: "command-1", customer_id: "cairo-capital", metric, quantity: "1" };
       await call(first.info, "usage-metering", "licet.metering.v1.UsageMeteringService/TrackUsage", { event });
       await until("it is counted", async () => (await countedEvents(first.info)) === "1", { timeoutMs: 30_000 });
 

@@ -3,6 +3,8 @@ import type { Middleware, ServerCall } from "../call.ts";
 
 /** With less time left than this, in milliseconds, work is not begun: its answer would come too late. */
 const MIN_LEFT_MS = 10;
+/** What a caller of any unary method may ask for at least, in milliseconds. */
+const PATIENT_MS = 5_000;
 /** The longest timer that JavaScript has, in milliseconds. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
@@ -39,11 +41,15 @@ export function deadline(now: () => number): Middleware {
   };
 }
 
-/** Sets the call's deadline to the earlier of the caller's and the method's and returns the milliseconds left. */
+/**
+ * Sets the call's deadline and returns the milliseconds left. Unary: the caller's where there is one, up to what a patient
+ * caller may have, otherwise the method's. A stream's: the earlier of both.
+ */
 function narrow(call: ServerCall, nowMs: number): number {
   const { deadlineMs } = call.policy;
   const own = deadlineMs === 0 ? Number.POSITIVE_INFINITY : nowMs + deadlineMs;
-  const at = Math.min(call.deadlineAt ?? Number.POSITIVE_INFINITY, own);
+  const most = call.method.methodKind === "unary" ? Math.max(own, nowMs + PATIENT_MS) : own;
+  const at = call.deadlineAt === undefined ? own : Math.min(call.deadlineAt, most);
   if (Number.isFinite(at)) call.deadlineAt = at;
   return at - nowMs;
 }

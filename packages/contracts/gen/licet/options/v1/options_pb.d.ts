@@ -69,8 +69,9 @@ export declare const required_scope: GenExtension<MethodOptions, string>;
 
 /**
  * Unary: the deadline in milliseconds that applies when the caller sets
- * none or a later one. Streaming: the maximum age of the session; 0 leaves
- * its end to the caller.
+ * none; who can wait longer may say so, up to 5 s or this, whichever is
+ * more. Streaming: the maximum age of the session; 0 leaves its end to the
+ * caller.
  *
  * @generated from extension: uint32 deadline_ms = 50002;
  */
