@@ -7,6 +7,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { createClient } from "@connectrpc/connect";
 import { afterAll, beforeAll, expect, test } from "@jest/globals";
+import { InvoiceService } from "@licet/contracts/licet/billing/v1/invoice_service_pb";
 import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
 import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
 import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
@@ -56,6 +57,7 @@ function at(number: number) {
     licenses: createClient(LicensingService, mesh.one("licensing", number, key)),
     validation: createClient(ValidationService, mesh.one("validation", number, key)),
     usage: createClient(UsageMeteringService, mesh.one("usage-metering", number, key)),
+    invoices: createClient(InvoiceService, mesh.one("billing", number, key)),
   };
 }
 let replicas: ReturnType<typeof at>[];
@@ -162,6 +164,23 @@ describeOwnKafka("a mesh of two replicas each on Kafka, Redis and Postgres", () 
       rmSync(kafkaDir, { recursive: true, force: true });
       expect(code).toBe(0);
     }, 60_000);
+
+    test("see 1,000 events counted once that were sent to both replicas, and the same price from both", async () => {
+      const customerId = "nile-brokers";
+      const events = Array.from({ length: 1_000 }, (_, index) => ({
+        id: `outages-${index}`,
+        customerId,
+        metric: METRIC,
+        quantity: "1",
+      }));
+      await Promise.all(replicas.map(({ usage }) => usage.trackUsageBatch({ events })));
+      await until("all are counted", async () => (await counted(customerId)) >= 1_000n, { timeoutMs: FENCE_MS });
+      expect(await counted(customerId)).toBe(1_000n);
+      for (const { invoices } of replicas) {
+        const { invoice } = await invoices.previewInvoice({ customerId });
+        expect(invoice?.total).toMatchObject({ currency: "USD", amountMinor: 208_959n });
+      }
+    });
 
     test("see a revocation at once with its token, at every replica, and soon without", async () => {
       const delays: number[] = [];
