@@ -1,14 +1,5 @@
-import { fileURLToPath, pathToFileURL } from "node:url";
+import type { Patch } from "../planting.ts";
 import type { FaultKind } from "./plan.ts";
-
-/** A snippet of a source file and what a planted bug puts in its place. */
-interface Patch {
-  /** From the root of the repository. */
-  readonly file: string;
-  /** Occurs exactly once, else the bug can't be planted: it would rot unseen. */
-  readonly from: string;
-  readonly to: string;
-}
 
 /** A known bug: a run with it must find differences, or the run proves nothing. */
 export interface PlantedBug {
@@ -220,21 +211,3 @@ export const plantedBugs: Readonly<Record<string, PlantedBug>> = {
     caughtBy: ["monotonic", "revocation", "healthy revocation"],
   },
 };
-
-const root = new URL("../../", import.meta.url);
-
-/** The patches of a bug by the URL of the file that they are for. @throws Error when there is no such bug. */
-export function patchesByUrl(name: string): ReadonlyMap<string, readonly Patch[]> {
-  const bug = plantedBugs[name];
-  if (bug === undefined) throw new Error(`there is no planted bug ${JSON.stringify(name)}`);
-  return Map.groupBy(bug.patches, ({ file }) => pathToFileURL(fileURLToPath(new URL(file, root))).href);
-}
-
-/** The source with its snippets replaced. @throws Error when a snippet does not occur exactly once. */
-export function applyPatches(source: string, patches: readonly Patch[]): string {
-  return patches.reduce((text, { file, from, to }) => {
-    const found = text.split(from).length - 1;
-    if (found !== 1) throw new Error(`${file} holds the snippet of a planted bug ${found} times, not once: ${from}`);
-    return text.replace(from, () => to);
-  }, source);
-}

@@ -1,8 +1,13 @@
 /** Loaded into the victim before its own program: collects garbage when told to, and plants the bugs of FUZZ_PLANT. */
-import { plant } from "./planted.ts";
+import { plant } from "../planting.ts";
+import { planted } from "./planted.ts";
 
 const { FUZZ_PLANT: bugs = "" } = process.env;
-for (const bug of bugs.split(",").filter((name) => name !== "")) plant(bug);
+for (const name of bugs.split(",").filter((text) => text !== "")) {
+  const patches = planted[name];
+  if (patches === undefined) throw new Error(`no planted bug is called ${JSON.stringify(name)}`);
+  plant(patches);
+}
 
 process.on("message", () => {
   globalThis.gc?.();
