@@ -15,6 +15,8 @@ import { describeRedis } from "@licet/platform/testing/redis";
 import { until } from "@licet/platform/testing/until";
 
 const program = fileURLToPath(new URL("../../packages/cli/src/mesh.ts", import.meta.url));
+/** As package.json has them. */
+const nodeArgs = ["-C", "licet-src", "--disable-warning=TimeoutNegativeWarning"];
 const { DATABASE_URL: _d, KAFKA_BROKERS: _k, REDIS_URL: _r, ...bare } = process.env;
 
 /** None that the demo data has. */
@@ -40,7 +42,7 @@ function ours(): Promise<number[]> {
 }
 
 function launch(args: readonly string[], env: NodeJS.ProcessEnv): ChildProcess {
-  const child = spawn(process.execPath, ["-C", "licet-src", program, "--data-dir", dataDir, ...args], {
+  const child = spawn(process.execPath, [...nodeArgs, program, "--data-dir", dataDir, ...args], {
     env: { ...bare, LICET_LOG_LEVEL: "error", ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });
