@@ -41,7 +41,8 @@ test("a program is ended by SIGTERM, or by SIGKILL when it takes too long, and l
 test("what was left behind is found by its command line and ended", async () => {
   const command = sleeping();
   const program = await startGuarded(command);
-  expect(await running(command)).toEqual([program.pid]);
+  // Its guard tells the process id before the process has become the program.
+  await until("it sleeps", async () => (await running(command)).includes(program.pid));
   await killProcesses((line) => line === command.join(" "));
   expect(await program.ended).toBe(128 + 9);
 });
