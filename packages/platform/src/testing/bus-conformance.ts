@@ -348,7 +348,10 @@ export const busCases = {
     const partitions = new Set(records.map(({ key }) => partitionOf(key, topic.partitions))).size;
     await until(
       "the dying member hangs in the second batch of every partition",
-      () => started.filter(({ firstOffset }) => firstOffset > 0n).length === partitions,
+      // A bus that goes on without waiting for the handler, as a planted bug does, begins third batches as well.
+      () =>
+        new Set(started.filter(({ firstOffset }) => firstOffset > 0n).map((batch) => batch.partition)).size ===
+        partitions,
     );
     const heir = new Recorder();
     const subscription = await subscribe(surviving, topic, group, heir);
