@@ -1,5 +1,6 @@
 import { once } from "node:events";
 import { createServer } from "node:net";
+import { setTimeout as delay } from "node:timers/promises";
 
 /**
  * Below the ports that Linux (32768 to 60999) and macOS (from 49152) give to outgoing connections: one of those could
@@ -36,8 +37,7 @@ export async function findFreePort(): Promise<number> {
   return port;
 }
 
-/** Whether nobody listens on a TCP port of 127.0.0.1. */
-export async function isPortFree(port: number): Promise<boolean> {
+async function isPortFree(port: number): Promise<boolean> {
   const server = createServer();
   try {
     await once(server.listen({ host: "127.0.0.1", port }), "listening");
@@ -46,5 +46,16 @@ export async function isPortFree(port: number): Promise<boolean> {
   }
   server.close();
   await once(server, "close");
+  return true;
+}
+
+/**
+ * Whether nobody listens on a TCP port of 127.0.0.1, or ends to within so many milliseconds: a process that was killed
+ * has lost its command line, by which it is looked for, before the system has closed its sockets.
+ */
+export async function becomesPortFree(port: number, withinMs: number): Promise<boolean> {
+  for (const giveUpAt = performance.now() + withinMs; !(await isPortFree(port)); await delay(20)) {
+    if (performance.now() > giveUpAt) return false;
+  }
   return true;
 }

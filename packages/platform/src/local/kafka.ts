@@ -5,13 +5,15 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { Kafka, logLevel } from "kafkajs";
-import { findFreePort, isPortFree } from "../free-ports.ts";
+import { becomesPortFree, findFreePort } from "../free-ports.ts";
 import { killProcesses } from "../processes.ts";
 import { type GuardedProgram, runGuarded, startGuarded } from "./guarded.ts";
 import { fetchKafka, hasKafka, kafkaLibraries } from "./kafka-release.ts";
 
 const START_TIMEOUT_MS = 120_000;
 const STOP_TIMEOUT_MS = 20_000;
+/** How long the port of a broker that was killed may still be taken. */
+const FREE_WITHIN_MS = 5_000;
 
 /** A running Kafka. */
 export interface KafkaServer {
@@ -64,7 +66,9 @@ export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServe
     await killProcesses((command) => command.endsWith(`kafka.Kafka ${settings}`));
     const port = options.port ?? (await findFreePort());
     // Another Kafka there would be taken for this one.
-    if (!(await isPortFree(port))) throw new Error(`Kafka can't have port ${port}: another program listens on it`);
+    if (!(await becomesPortFree(port, FREE_WITHIN_MS))) {
+      throw new Error(`Kafka can't have port ${port}: another program listens on it`);
+    }
     const logDir = path.resolve(dataDir, "log");
     await writeFile(settings, serverProperties(logDir, port, await findFreePort(), options));
     if (!existsSync(path.join(logDir, "meta.properties"))) await format(settings, options);

@@ -2,11 +2,13 @@ import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { findFreePort } from "../free-ports.ts";
+import { becomesPortFree, findFreePort } from "../free-ports.ts";
 import { killProcesses } from "../processes.ts";
 import { startGuarded } from "./guarded.ts";
 
 const STOP_TIMEOUT_MS = 5_000;
+/** How long the port of a Redis that was killed may still be taken. */
+const FREE_WITHIN_MS = 5_000;
 
 /** A running Redis without persistence. */
 export interface RedisServer {
@@ -44,6 +46,9 @@ export async function startRedis(options: RedisOptions = {}): Promise<RedisServe
   await mkdir(dataDir, { recursive: true });
   await killProcesses((command) => command.startsWith("redis-server ") && command.includes(` --dir ${dataDir} `));
   const port = options.port ?? (await findFreePort());
+  if (!(await becomesPortFree(port, FREE_WITHIN_MS))) {
+    throw new Error(`Redis can't have port ${port}: another program listens on it`);
+  }
   const ready = Promise.withResolvers<void>();
   // With its own title it could not be found by its folder.
   const args = ["--dir", dataDir, "--set-proc-title", "no", "--port", String(port), "--bind", "127.0.0.1"];
