@@ -1,7 +1,12 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { type Admin, Kafka, type KafkaConfig, type LogEntry, logLevel } from "kafkajs";
 import { platformError } from "../errors.ts";
 import type { Logger } from "../logging.ts";
 import type { Position } from "./bus.ts";
+
+/** How often a question is asked that Kafka can't answer yet, and the first pause in milliseconds, doubled each time. */
+const MAX_ATTEMPTS = 5;
+const FIRST_PAUSE_MS = 100;
 
 /** How Kafka is reached. */
 export interface KafkaConnection extends Pick<KafkaConfig, "ssl" | "sasl" | "socketFactory"> {
@@ -78,6 +83,12 @@ function deepest(error: unknown): unknown {
   return found;
 }
 
+/** Whether Kafka refused and says itself that it may not the next time; not when it could not be reached. */
+function isRetriable(error: unknown): boolean {
+  const { name, retriable } = error as { name?: unknown; retriable?: unknown };
+  return name === "KafkaJSProtocolError" && retriable === true;
+}
+
 function isKafkaError(error: unknown): boolean {
   // By name, as kafkajs does itself: its classes can exist more than once in a process.
   return typeof error === "object" && error !== null && "name" in error && /^KafkaJS/.test(String(error.name));
@@ -96,7 +107,8 @@ export interface KafkaAdmin {
 
 /**
  * One connection for questions, opened when first needed. kafkajs's admin client doesn't recover from every broken
- * connection or moved leader, so one that failed is replaced, and the question asked once more.
+ * connection or moved leader, so one that failed is replaced, and the question asked once more; up to five times in 1.5 s
+ * when Kafka itself says that it may succeed then, as of a topic that is so new that its leaders don't know of it.
  */
 export function createKafkaAdmin(kafka: Kafka): KafkaAdmin {
   let current: Promise<Admin> | undefined;
@@ -118,8 +130,18 @@ export function createKafkaAdmin(kafka: Kafka): KafkaAdmin {
       throw error;
     }
   };
-  const ask = <T>(question: (admin: Admin) => Promise<T>): Promise<T> =>
-    reachable(() => once(question).catch(() => once(question)));
+  const persistently = async <T>(question: (admin: Admin) => Promise<T>): Promise<T> => {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await once(question);
+      } catch (error) {
+        const passing = attempt === 1 || isRetriable(error);
+        if (!passing || attempt === MAX_ATTEMPTS) throw error;
+        await delay(FIRST_PAUSE_MS * 2 ** (attempt - 1));
+      }
+    }
+  };
+  const ask = <T>(question: (admin: Admin) => Promise<T>): Promise<T> => reachable(() => persistently(question));
 
   return {
     ask,
