@@ -15,6 +15,7 @@ import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_serv
 import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
 import { KeyService } from "@licet/contracts/licet/licensing/v1/key_service_pb";
 import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
+import { InstanceType } from "@licet/contracts/licet/licensing/v1/seat_pb";
 import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
 import { UsageMeteringService } from "@licet/contracts/licet/metering/v1/usage_metering_service_pb";
 import { ValidationService } from "@licet/contracts/licet/validation/v1/validation_service_pb";
@@ -51,7 +52,7 @@ beforeAll(async () => {
 }, 60_000);
 afterAll(() => licet.stop());
 
-/** Gives the victim a product, plan, customer, license, license key and usage that all carry the mark. */
+/** Gives the victim a product, plan, customer, license, license key, activation and usage that all carry the mark. */
 async function furnish(transport: Transport): Promise<Readonly<Record<string, unknown>>> {
   const catalog = createClient(CatalogService, transport);
   const product = `product-${mark}`;
@@ -71,12 +72,18 @@ async function furnish(transport: Transport): Promise<Readonly<Record<string, un
   const customers = createClient(CustomerService, transport);
   await customers.createCustomer({ requestId: newId(), customerId, name: mark, email });
   const licensing = createClient(LicensingService, transport);
-  const { license, key } = await licensing.provisionLicense({
+  const { license, key, keySecret } = await licensing.provisionLicense({
     requestId: newId(),
     customerId,
     product,
     plan,
     key: { case: "issueKey", value: true },
+  });
+  const { activation } = await createClient(ActivationService, transport).activateInstance({
+    requestId: newId(),
+    key: keySecret,
+    product,
+    instance: { type: InstanceType.DEPLOYMENT, id: `deployment-${mark}` },
   });
   const usage = createClient(UsageMeteringService, transport);
   const event = {
@@ -110,6 +117,7 @@ async function furnish(transport: Transport): Promise<Readonly<Record<string, un
     metric: "m",
     licenseId: license?.licenseId,
     licenseIds: [license?.licenseId],
+    activationId: activation?.activationId,
     key: { case: "keyId", value: key?.keyId },
     kid: "x".repeat(43),
     reason: mark,
@@ -173,6 +181,8 @@ const victimsRows = async () => {
         "license_history",
         "license_key",
         "keyed_license",
+        "license_seats",
+        "activation",
         "event",
       ],
     ],

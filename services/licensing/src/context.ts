@@ -1,7 +1,9 @@
 import type { KeyedHash, Vault } from "@licet/platform/crypto";
 import type { Databases } from "@licet/platform/database/database";
 import type { Kysely } from "kysely";
+import type { KnownKeys } from "./known-keys.ts";
 import type { DB } from "./store/schema.ts";
+import type { LeaseClock } from "./store/seats.ts";
 import type { Subscriptions } from "./subscriptions.ts";
 
 /** What handlers and workers need. */
@@ -11,11 +13,14 @@ export interface Context {
   readonly vault: Vault;
   /** Finds license keys. */
   readonly keyHash: KeyedHash;
+  readonly knownKeys: KnownKeys;
   /** Names the installation in what it signs. */
   readonly issuer: string;
   readonly now: () => Date;
   /** The time by which the scheduler goes: the database's, which all replicas share. */
   readonly databaseNow: (db: Kysely<DB>) => Promise<Date>;
+  /** The same time as SQL, for leases. */
+  readonly leaseClock: () => LeaseClock;
   /** A new UUIDv7. */
   readonly newId: () => string;
   /** Hints the relay that something was committed. */

@@ -6,16 +6,18 @@ import { createRelay } from "@licet/platform/events/outbox";
 import { newId } from "@licet/platform/ids";
 import type { Logger } from "@licet/platform/logging";
 import type { ServiceBinding } from "@licet/platform/rpc/handlers";
+import { sql } from "kysely";
 import { type Config, DEFAULT_ISSUER } from "./config.ts";
 import type { Context } from "./context.ts";
 import { heartbeatTopics, toRecords } from "./events.ts";
 import { recordCredentialChange } from "./history.ts";
+import { createKnownKeys } from "./known-keys.ts";
 import { bindServices } from "./rpc/index.ts";
 import { jwkSet } from "./signatures.ts";
 import { publishedKeys } from "./signing-keys.ts";
 import type { DB } from "./store/schema.ts";
 import { findApiKey, insertApiKey } from "./store/tenants.ts";
-import { databaseTime } from "./store/time.ts";
+import { databaseTime, statementTime } from "./store/time.ts";
 import { createSubscriptions } from "./subscriptions.ts";
 import { createPurge } from "./workers/purge.ts";
 import { createScheduler } from "./workers/scheduler.ts";
@@ -25,7 +27,7 @@ export interface Dependencies {
   readonly bus: EventBus;
   readonly logger: Logger;
   readonly now?: () => Date;
-  /** The time by which the scheduler goes instead of the database's: tests move it. */
+  /** The time by which the scheduler and leases go instead of the database's: tests move it. */
   readonly schedulerNow?: () => Date;
   readonly newId?: () => string;
 }
@@ -65,9 +67,11 @@ export function createLicensing(config: Config, dependencies: Dependencies): Lic
     db,
     vault: createVault(config.masterKeys, config.currentMasterKey),
     keyHash: createKeyedHash(config.masterKeys, config.currentMasterKey, "license key"),
+    knownKeys: createKnownKeys(),
     issuer: config.issuer ?? DEFAULT_ISSUER,
     now: dependencies.now ?? (() => new Date()),
     databaseNow: schedulerNow ? async () => schedulerNow() : databaseTime,
+    leaseClock: schedulerNow ? () => sql<Date>`${schedulerNow()}::timestamptz` : () => statementTime,
     newId: dependencies.newId ?? newId,
     wakeRelay: () => relay.wake(),
     subscriptions,

@@ -30,6 +30,7 @@ export interface Clients {
   customers: Client<typeof CustomerService>;
   licenses: Client<typeof LicensingService>;
   keys: Client<typeof KeyService>;
+  activations: Client<typeof ActivationService>;
 }
 
 /** A licensing service on a database of its own, with a clock that tests set and a bus that remembers. */
@@ -145,6 +146,7 @@ export async function startHarness(subscriptions: Partial<SubscriptionLimits> = 
         customers: createClient(CustomerService, transport),
         licenses: createClient(LicensingService, transport),
         keys: createClient(KeyService, transport),
+        activations: createClient(ActivationService, transport),
       };
     },
     async stop() {

@@ -22,11 +22,19 @@ import type { CustomerSchema } from "@licet/contracts/licet/licensing/v1/custome
 import type { EntitlementSnapshotSchema } from "@licet/contracts/licet/licensing/v1/entitlement_pb";
 import type { LicenseHistoryEntrySchema } from "@licet/contracts/licet/licensing/v1/license_history_pb";
 import { LicenseSchema, LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
+import {
+  InstanceType,
+  SeatMode,
+  type SeatPolicy as SeatPolicyMessage,
+  type SeatPolicySchema,
+  SeatsBelowUse,
+} from "@licet/contracts/licet/licensing/v1/seat_pb";
 import { ApiKeyRole, type ApiKeySchema, type TenantSchema } from "@licet/contracts/licet/licensing/v1/tenant_pb";
 import { invalidArgument } from "@licet/platform/errors";
 import { type License, type LicenseStatus as Status, statusAt } from "../domain/license.ts";
 import type { KeyStyle } from "../domain/license-key.ts";
 import { type Role, scopesOf } from "../domain/roles.ts";
+import type { SeatPolicy } from "../domain/seats.ts";
 import type * as terms from "../domain/terms.ts";
 import type { Catalog, Feature, Product } from "../store/catalog.ts";
 import type { Customer } from "../store/customers.ts";
@@ -45,7 +53,8 @@ export function toEnum<E extends Record<string, string | number>, K extends stri
   return type[word.toUpperCase() as Uppercase<K> & keyof E];
 }
 
-function fromEnum<K extends string>(type: Record<number, string>, value: number): K {
+/** The domain's word of an enum value; the inverse of {@link toEnum}. */
+export function fromEnum<K extends string>(type: Record<number, string>, value: number): K {
   return (type[value] as string).toLowerCase() as K;
 }
 
@@ -102,6 +111,7 @@ export function productToProto(product: Product): MessageInitShape<typeof Produc
       keyPrefix: product.keyStyle.prefix,
     }),
     offlineDays: product.offlineDays,
+    seatPolicy: seatPolicyToProto(product.seatPolicy),
     createdAt: timestampFromDate(product.createdAt),
   };
 }
@@ -110,6 +120,38 @@ export function productToProto(product: Product): MessageInitShape<typeof Produc
 export function keyStyleFromProto(request: { keyFormat: KeyFormat; keyPrefix: string }): KeyStyle | undefined {
   if (request.keyFormat === KeyFormat.UNSPECIFIED) return undefined;
   return { format: fromEnum(KeyFormat, request.keyFormat), prefix: request.keyPrefix };
+}
+
+/** How a request wants seats to be held; node-locked, without a lease and with all types of instances when absent. */
+export function seatPolicyFromProto(message: SeatPolicyMessage | undefined): SeatPolicy {
+  return {
+    mode: message?.mode === SeatMode.FLOATING ? "floating" : "node_locked",
+    ...(message && message.leaseSeconds > 0 && { leaseSeconds: message.leaseSeconds }),
+    rules: {
+      types: (message?.instanceTypes ?? []).map((type) => fromEnum(InstanceType, type)),
+      ignoreWww: message?.ignoreWww ?? false,
+      ignorePath: message?.ignorePath ?? false,
+      keepHostnameCase: message?.keepHostnameCase ?? false,
+      minMatchingComponents: message?.minMatchingComponents ?? 0,
+    },
+    belowUse: message?.belowUse === SeatsBelowUse.BLOCK ? "block" : "refuse",
+  };
+}
+
+function seatPolicyToProto({
+  mode,
+  leaseSeconds,
+  rules,
+  belowUse,
+}: SeatPolicy): MessageInitShape<typeof SeatPolicySchema> {
+  const { types, ...told } = rules;
+  return {
+    mode: toEnum(SeatMode, mode),
+    leaseSeconds: leaseSeconds ?? 0,
+    instanceTypes: types.map((type) => toEnum(InstanceType, type)),
+    ...told,
+    belowUse: toEnum(SeatsBelowUse, belowUse),
+  };
 }
 
 /** The seconds for which a feature stays allowed while deciders are cut off; 0 stands for `closed`. 300 when absent. */

@@ -6,6 +6,7 @@ import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_
 import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
 import { type Handlers, implement, type ServiceBinding } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
+import { activateInstance } from "./activate-instance.ts";
 import { cancelLicense } from "./cancel-license.ts";
 import { changePlan } from "./change-plan.ts";
 import { checkKey } from "./check-key.ts";
@@ -15,6 +16,7 @@ import { createFeature } from "./create-feature.ts";
 import { createPlan } from "./create-plan.ts";
 import { createProduct } from "./create-product.ts";
 import { createTenant } from "./create-tenant.ts";
+import { deactivateInstance } from "./deactivate-instance.ts";
 import { extendTrial } from "./extend-trial.ts";
 import { getCustomer } from "./get-customer.ts";
 import { getDatabaseTime } from "./get-database-time.ts";
@@ -23,7 +25,9 @@ import { getLicense } from "./get-license.ts";
 import { getPlan } from "./get-plan.ts";
 import { getSignedLicense } from "./get-signed-license.ts";
 import { getSigningKeys } from "./get-signing-keys.ts";
+import { heartbeat } from "./heartbeat.ts";
 import { issueKey } from "./issue-key.ts";
+import { listActivations } from "./list-activations.ts";
 import { listApiKeys } from "./list-api-keys.ts";
 import { listCustomers } from "./list-customers.ts";
 import { listFeatures } from "./list-features.ts";
@@ -35,6 +39,7 @@ import { listProducts } from "./list-products.ts";
 import { listTenants } from "./list-tenants.ts";
 import { provisionLicense } from "./provision-license.ts";
 import { publishPlanVersion } from "./publish-plan-version.ts";
+import { releaseActivation } from "./release-activation.ts";
 import { renewLicense } from "./renew-license.ts";
 import { resolveCredential } from "./resolve-credential.ts";
 import { resumeLicense } from "./resume-license.ts";
@@ -107,7 +112,14 @@ const keys: Handlers<typeof KeyService, Context> = {
   retireSigningKey,
 };
 
-const activations: Handlers<typeof ActivationService, Context> = { checkKey };
+const activations: Handlers<typeof ActivationService, Context> = {
+  checkKey,
+  activateInstance,
+  heartbeat,
+  deactivateInstance,
+  listActivations,
+  releaseActivation,
+};
 
 /** All services of licensing, bound to their context. */
 export function bindServices(ctx: Context): ServiceBinding[] {

@@ -11,6 +11,7 @@ import { nextDueAt } from "../domain/schedule.ts";
 import { failure } from "../errors.ts";
 import { recordLicenseChange } from "../history.ts";
 import { checkRoom, openLicense } from "../lifecycle.ts";
+import { checkNoSeatTaken } from "../seats.ts";
 import { lockCustomer, raiseEntitlementVersion } from "../store/customers.ts";
 import { findKeyInForce } from "../store/license-keys.ts";
 import { getLicense, updateLicense } from "../store/licenses.ts";
@@ -33,6 +34,7 @@ export const transferLicense: Handler<typeof LicensingService, "transferLicense"
     const moved = transfer(license, toCustomerId, now);
     await checkUnderNoKey(tx, tenant, license.licenseId, now);
     await checkRoom(tx, tenant, toCustomerId);
+    await checkNoSeatTaken(ctx, tx, tenant, license);
     await updateLicense(tx, tenant, moved, nextDueAt(moved, now));
     const { licenseId } = license;
     const before = licenseToProto(license, now);

@@ -1,10 +1,12 @@
 import type { ServiceError } from "@licet/platform/errors";
 import type { Kysely, Selectable, Transaction } from "kysely";
 import type { KeyFormat, KeyStyle } from "../domain/license-key.ts";
+import type { SeatPolicy } from "../domain/seats.ts";
 import type { Plan } from "../domain/terms.ts";
 import { failure } from "../errors.ts";
 import { limitsToJson, planFromRow, usagePricesToJson } from "./mapping.ts";
 import type { DB, Product as ProductTable } from "./schema.ts";
+import { seatPolicyColumns, seatPolicyFromRow, seatPolicyToRow } from "./seats.ts";
 
 /** What a tenant sells. */
 export interface Product {
@@ -15,6 +17,8 @@ export interface Product {
   offlineDays: number;
   /** How its license keys look; absent: it has none. */
   keyStyle?: KeyStyle;
+  /** How the seats of its licenses are held. */
+  seatPolicy: SeatPolicy;
   createdAt: Date;
 }
 
@@ -50,6 +54,7 @@ export async function insertProduct(tx: Transaction<DB>, tenant: string, product
       offline_days: product.offlineDays,
       key_format: product.keyStyle?.format ?? null,
       key_prefix: product.keyStyle?.prefix ?? null,
+      ...seatPolicyToRow(product.seatPolicy),
       created_at: product.createdAt,
     })
     .onConflict((conflict) => conflict.columns(["tenant_id", "product"]).doNothing())
@@ -64,6 +69,7 @@ const productColumns = [
   "offline_days",
   "key_format",
   "key_prefix",
+  ...seatPolicyColumns,
   "created_at",
 ] as const;
 
@@ -75,6 +81,7 @@ function productFromRow(row: Pick<Selectable<ProductTable>, (typeof productColum
     graceDays: row.grace_days,
     offlineDays: row.offline_days,
     ...(format !== null && prefix !== null && { keyStyle: { format: format as KeyFormat, prefix } }),
+    seatPolicy: seatPolicyFromRow(row),
     createdAt: row.created_at,
   };
 }

@@ -23,6 +23,29 @@ export type JsonValue = JsonArray | JsonObject | JsonPrimitive;
 
 export type Timestamp = ColumnType<Date, Date | string, Date | string>;
 
+export interface Activation {
+  activated_at: Timestamp;
+  activation_id: string;
+  deployment_id: string;
+  display_name: string;
+  fingerprint: Buffer;
+  instance_id: string;
+  instance_type: string;
+  last_seen_at: Timestamp;
+  lease_until: Timestamp | null;
+  license_id: string;
+  tenant_id: string;
+  version: string;
+}
+
+export interface ActivationComponent {
+  activation_id: string;
+  license_id: string;
+  name: string;
+  tenant_id: string;
+  value_hash: Buffer;
+}
+
 export interface ApiKey {
   created_at: Timestamp;
   expires_at: Timestamp | null;
@@ -169,6 +192,14 @@ export interface LicenseKey {
   tenant_id: string;
 }
 
+export interface LicenseSeats {
+  license_id: string;
+  seats_max: number | null;
+  seats_used: Generated<number>;
+  tenant_id: string;
+  version: Generated<bigint>;
+}
+
 export interface OutboxPending {
   event_id: bigint;
 }
@@ -202,11 +233,19 @@ export interface Product {
   catalog_version: Generated<bigint>;
   created_at: Timestamp;
   grace_days: number;
+  ignore_path: Generated<boolean>;
+  ignore_www: Generated<boolean>;
+  instance_types: Generated<string[]>;
+  keep_hostname_case: Generated<boolean>;
   key_format: string | null;
   key_prefix: string | null;
+  lease_seconds: number | null;
+  min_matching_components: Generated<number>;
   name: string;
   offline_days: Generated<number>;
   product: string;
+  seat_mode: Generated<string>;
+  seats_below_use: Generated<string>;
   tenant_id: string;
 }
 
@@ -228,6 +267,8 @@ export interface Tenant {
 }
 
 export interface DB {
+  activation: Activation;
+  activation_component: ActivationComponent;
   api_key: ApiKey;
   customer: Customer;
   event: Event;
@@ -239,6 +280,7 @@ export interface DB {
   license: License;
   license_history: LicenseHistory;
   license_key: LicenseKey;
+  license_seats: LicenseSeats;
   outbox_pending: OutboxPending;
   plan: Plan;
   plan_version: PlanVersion;

@@ -5,6 +5,7 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { FailMode, Feature, KeyFormat, Plan, PlanTerms, Product } from "./catalog_pb.js";
+import type { SeatPolicy } from "./seat_pb.js";
 
 /**
  * Describes the file licet/licensing/v1/catalog_service.proto.
@@ -67,6 +68,14 @@ export declare type CreateProductRequest = Message<"licet.licensing.v1.CreatePro
    * @generated from field: uint32 offline_days = 7;
    */
   offlineDays: number;
+
+  /**
+   * How the seats of its licenses are held; node-locked and without a lease when
+   * absent.
+   *
+   * @generated from field: licet.licensing.v1.SeatPolicy seat_policy = 10;
+   */
+  seatPolicy?: SeatPolicy | undefined;
 };
 
 /**

@@ -182,6 +182,14 @@ export declare type License = Message<"licet.licensing.v1.License"> & {
    * @generated from field: google.protobuf.Timestamp unpaid_grace_until = 28;
    */
   unpaidGraceUntil?: Timestamp | undefined;
+
+  /**
+   * How many of its seats are taken; in the answers of GetLicense and
+   * ListLicenses only. Seats that are taken or freed don't change the etag.
+   *
+   * @generated from field: optional uint32 seats_used = 35;
+   */
+  seatsUsed?: number | undefined;
 };
 
 /**

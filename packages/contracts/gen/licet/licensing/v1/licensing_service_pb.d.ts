@@ -1789,7 +1789,8 @@ export declare const LicensingService: GenService<{
    *
    * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
    * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`, `TOO_MANY_LICENSES`
-   * when it would grow too large; NOT_FOUND `FEATURE_NOT_FOUND`.
+   * when it would grow too large, `SEATS_IN_USE` when it would have fewer seats
+   * than are taken and its product refuses that; NOT_FOUND `FEATURE_NOT_FOUND`.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.UpdateLicense
    */
@@ -1835,6 +1836,7 @@ export declare const LicensingService: GenService<{
    *
    * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
    * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`, `LICENSE_UNDER_KEY`,
+   * `SEATS_IN_USE` while instances of the old holder have seats of it,
    * `TOO_MANY_LICENSES`; NOT_FOUND `CUSTOMER_NOT_FOUND`.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.TransferLicense
@@ -1851,7 +1853,8 @@ export declare const LicensingService: GenService<{
    *
    * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
    * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`, `TOO_MANY_LICENSES`
-   * when it would grow too large; NOT_FOUND `PLAN_NOT_FOUND`.
+   * when it would grow too large, `SEATS_IN_USE` when it would have fewer seats
+   * than are taken and its product refuses that; NOT_FOUND `PLAN_NOT_FOUND`.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.ChangePlan
    */

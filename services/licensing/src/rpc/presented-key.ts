@@ -1,0 +1,113 @@
+import type { DescMessage, Message, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
+import { asSystem } from "@licet/platform/database/database";
+import { runOnce } from "@licet/platform/idempotency";
+import type { Call } from "@licet/platform/rpc/call";
+import type { Transaction } from "kysely";
+import type { Context } from "../context.ts";
+import { decideKey, type KeyDecision, type KeyFacts } from "../domain/key-decision.ts";
+import type { License } from "../domain/license.ts";
+import { readLicenseKey } from "../domain/license-key.ts";
+import type { ProvedKey } from "../known-keys.ts";
+import { isSigned } from "../signatures.ts";
+import { publishedKeys } from "../signing-keys.ts";
+import { findProduct, type Product } from "../store/catalog.ts";
+import { findLicenseKey, getLicenseKey } from "../store/license-keys.ts";
+import { getLicense } from "../store/licenses.ts";
+import type { DB } from "../store/schema.ts";
+
+/** Reads a presented key: whose it is, or why it is none of ours. */
+export async function proveKey(
+  ctx: Context,
+  text: string,
+): Promise<ProvedKey | Extract<KeyFacts, { reading: string }>> {
+  const reading = readLicenseKey(text);
+  if ("problem" in reading) return { reading: reading.problem };
+  if (reading.jws !== undefined && !(await isSigned(reading.jws, "licet-key+jwt", await publishedKeys(ctx)))) {
+    return { reading: "signature_wrong" };
+  }
+  const hash = ctx.keyHash.hash(reading.key);
+  const known = ctx.knownKeys.find(hash);
+  if (known) return known;
+  const hashes = ctx.keyHash.candidates(reading.key);
+  const found = await asSystem(ctx.db, (tx) => findLicenseKey(tx, hashes));
+  if (!found) return { reading: "unknown" };
+  ctx.knownKeys.add(hash, found);
+  return found;
+}
+
+/** What a key says to a product, and what of ours that is about. */
+export interface KeyAnswer {
+  readonly decision: KeyDecision;
+  /** Absent: the key's brand sells no such product. */
+  readonly product?: Product;
+  /** Absent: the key proves none of the product. */
+  readonly license?: License;
+}
+
+/** Decides about a key of the transaction's tenant. */
+export async function answerKey(
+  tx: Transaction<DB>,
+  { tenantId, keyId }: ProvedKey,
+  code: string,
+  now: Date,
+): Promise<KeyAnswer> {
+  const key = await getLicenseKey(tx, tenantId, keyId);
+  const held = key.licenses.find((license) => license.product === code);
+  const product = await findProduct(tx, tenantId, code);
+  const found = held && (await getLicense(tx, tenantId, held.licenseId));
+  // Licenses leave behind what keys of theirs have ended: those say nothing of what another customer holds now.
+  const license = found?.customerId === key.customerId ? found : undefined;
+  const known = { ...(product && { product }), ...(license && { license }) };
+  return { decision: decideKey({ key, ...known }, code, now), ...known };
+}
+
+/** An answer that is to leave nothing behind: thrown, it rolls back its transaction. */
+class WithoutEffect<O extends DescMessage> extends Error {
+  override readonly name = "WithoutEffect";
+  readonly answer: MessageInitShape<O>;
+
+  constructor(answer: MessageInitShape<O>) {
+    super("the answer is to have no effect");
+    this.answer = answer;
+  }
+}
+
+/** What a mutation by a key comes to: an answer that is kept for repetitions, or one that has no effect and is not. */
+export type Outcome<O extends DescMessage> =
+  | { readonly done: MessageInitShape<O> }
+  | { readonly denied: MessageInitShape<O> };
+
+/**
+ * Carries out a mutation by a license key once for its `request_id`, in one transaction of the key's tenant. Request ids
+ * belong to their key: what two customers call alike has nothing to do with each other. An answer without effect is not
+ * kept, so that what was denied may be asked again.
+ */
+export async function onceByKey<O extends DescMessage>(
+  ctx: Context,
+  call: Pick<Call, "service" | "method" | "signal">,
+  { tenantId, keyId }: ProvedKey,
+  request: Message & { readonly requestId: string },
+  reply: O,
+  work: (tx: Transaction<DB>) => Promise<Outcome<O>>,
+): Promise<MessageShape<O>> {
+  const { service, method, signal } = call;
+  try {
+    const message = await runOnce(
+      ctx.db,
+      { tenant: tenantId, service, method, signal },
+      { ...request, requestId: `${keyId}/${request.requestId}` },
+      reply,
+      async (tx) => {
+        const outcome = await work(tx);
+        if ("denied" in outcome) throw new WithoutEffect<O>(outcome.denied);
+        return outcome.done;
+      },
+    );
+    ctx.wakeRelay();
+    return message;
+  } catch (error) {
+    if (error instanceof WithoutEffect) return create(reply, (error as WithoutEffect<O>).answer);
+    throw error;
+  }
+}
