@@ -1,7 +1,7 @@
 import { platformError } from "@licet/platform/errors";
 import type { Transaction } from "kysely";
 import type { Context } from "./context.ts";
-import { type InstanceRules, sameComponents, sameMachine } from "./domain/instance.ts";
+import { type InstanceRules, sameMachine } from "./domain/instance.ts";
 import type { License } from "./domain/license.ts";
 import { type Activation, hasRoom, type SeatPolicy, type Seats } from "./domain/seats.ts";
 import { failure } from "./errors.ts";
@@ -16,6 +16,7 @@ import {
   findActivation,
   freeSeats,
   type Heard,
+  isKnown,
   listSimilarMachines,
   lockSeats,
   openSeats,
@@ -36,7 +37,10 @@ export interface SeatActor {
 
 const scheduler: SeatActor = { actor: "scheduler", reason: "" };
 
-/** Which activation of a license an instance is, if it has one: that of its fingerprint, or of a machine much like it. */
+/**
+ * Which activation of a license an instance is, if it has one: that of its fingerprint, or of a machine much like it. One
+ * that is exactly it goes before others, also before those that have more components.
+ */
 export async function findInstance(
   tx: Transaction<DB>,
   tenant: string,
@@ -46,9 +50,10 @@ export async function findInstance(
 ): Promise<Which> {
   // All that is known of it must be equal: then its fingerprint is.
   if (components.size === 0 || rules.minMatchingComponents === 0) return { fingerprint };
+  if (await isKnown(tx, tenant, licenseId, fingerprint)) return { fingerprint };
   const similar = await listSimilarMachines(tx, tenant, licenseId, components);
   const same = sameMachine(components, similar, rules);
-  return same && !sameComponents(components, same.components) ? { activationId: same.activationId } : { fingerprint };
+  return same ? { activationId: same.activationId } : { fingerprint };
 }
 
 /** An instance that wants a seat. */

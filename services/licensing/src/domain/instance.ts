@@ -164,11 +164,6 @@ function commonComponents(one: Components, other: Components): number {
   return [...one].filter(([name, value]) => other.get(name) === value).length;
 }
 
-/** Whether two machines have the same components and no others. */
-export function sameComponents(one: Components, other: Components): boolean {
-  return one.size === other.size && commonComponents(one, other) === one.size;
-}
-
 /**
  * Which of the machines that hold a seat is the one that presents these components: the one with the most equal ones,
  * among several the first, if they are at least so many as the rules want. Where they want all, a machine is found by its

@@ -265,6 +265,23 @@ export async function findActivation(
   return row && { activationId: row.activation_id, lapsed: row.lapsed };
 }
 
+/** Whether an instance of exactly this fingerprint holds a seat of the license, be its lease over or not. */
+export async function isKnown(
+  tx: Transaction<DB>,
+  tenant: string,
+  licenseId: string,
+  fingerprint: Buffer,
+): Promise<boolean> {
+  const row = await tx
+    .selectFrom("activation")
+    .select("activation_id")
+    .where("tenant_id", "=", tenant)
+    .where("license_id", "=", licenseId)
+    .where("fingerprint", "=", fingerprint)
+    .executeTakeFirst();
+  return row !== undefined;
+}
+
 /** An activation whose lease is not over, or undefined. */
 export async function findSeat(
   tx: Transaction<DB>,
