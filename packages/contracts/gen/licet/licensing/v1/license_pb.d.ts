@@ -182,6 +182,14 @@ export declare type License = Message<"licet.licensing.v1.License"> & {
    * @generated from field: google.protobuf.Timestamp unpaid_grace_until = 28;
    */
   unpaidGraceUntil?: Timestamp | undefined;
+
+  /**
+   * What else its plan version promises, see PlanTerms; empty for a bare
+   * license.
+   *
+   * @generated from field: map<string, string> attributes = 31;
+   */
+  attributes: { [key: string]: string };
 };
 
 /**
