@@ -52,6 +52,7 @@ const licenses = fc
       graceDays,
       autoRenew: false,
       metadata: {},
+      attributes: {},
       createdAt: validFrom,
       updatedAt: validFrom,
       revision: 1n,

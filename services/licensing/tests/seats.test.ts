@@ -404,6 +404,39 @@ describe("fewer seats than are taken", () => {
   });
 });
 
+test("a product's seat policy is told, and changed as a whole: who holds a seat keeps it, and gets a lease when heard", async () => {
+  const product = "changing";
+  const { catalog } = brand;
+  const keys = { keyFormat: KeyFormat.OPAQUE, keyPrefix: "BR" };
+  const created = await catalog.createProduct({ requestId: newId(), product, name: product, ...keys });
+  expect(created.product?.seatPolicy).toMatchObject({ mode: SeatMode.NODE_LOCKED, leaseSeconds: 0, instanceTypes: [] });
+  const terms = { type: LicenseType.STANDARD, features: ["*"], seats: 1 };
+  await catalog.createPlan({ requestId: newId(), product, plan: "basic", name: "Basic", terms });
+  const sold = await sell(product);
+  await activate(sold, host("a"));
+  const updateMask = { paths: ["seat_policy"] };
+  const seatPolicy = { mode: SeatMode.FLOATING, leaseSeconds: 60, instanceTypes: [HOSTNAME], ignoreWww: true };
+  const updated = await catalog.updateProduct({ requestId: newId(), product, updateMask, seatPolicy });
+  expect(updated.product?.seatPolicy).toMatchObject({ ...seatPolicy, belowUse: SeatsBelowUse.REFUSE });
+  forward(120_000);
+  expect(await activate(sold, host("b"))).toMatchObject({ valid: false });
+  expect(await heartbeat(sold, host("a"))).toMatchObject({ valid: true, heartbeatSeconds: 20 });
+  forward(60_000);
+  expect(await activate(sold, host("b"))).toMatchObject({ valid: true });
+});
+
+test.each([
+  ["seat_policy", { mode: SeatMode.FLOATING }, "lease_seconds is required for floating seats"],
+  ["seat_policy", { leaseSeconds: 9 }, "lease_seconds must be 0 or at least 10"],
+  ["seat_policy.min_matching_components", { minMatchingComponents: 17 }, "16"],
+] as const)("%s %j is refused", async (field, seatPolicy, description) => {
+  const product = { requestId: newId(), product: "refused", name: "refused", seatPolicy };
+  await expect(brand.catalog.createProduct(product)).rejects.toMatchObject({
+    reason: "INVALID_FIELD",
+    violations: [{ field, description: expect.stringContaining(description) }],
+  });
+});
+
 describe("the vendor", () => {
   test("lists who holds seats page by page, and those silent for long", async () => {
     const sold = await sell("machines", "free");

@@ -41,6 +41,7 @@ const license: License = {
   validFrom: before,
   graceDays: 3,
   metadata: {},
+  attributes: {},
   createdAt: before,
   updatedAt: before,
 };

@@ -21,6 +21,7 @@ const terms = (type: PlanTerms["type"], termDays: number): PlanTerms => ({
   limits: [],
   usagePrices: [],
   termDays,
+  attributes: {},
 });
 const plans: Readonly<Record<"trial" | "standard", Plan>> = {
   trial: {
@@ -31,6 +32,7 @@ const plans: Readonly<Record<"trial" | "standard", Plan>> = {
     latestVersion: 1,
     terms: terms("trial", 10),
     publishedAt: dayAt(0),
+    revision: 1n,
   },
   standard: {
     product: "p",
@@ -40,6 +42,7 @@ const plans: Readonly<Record<"trial" | "standard", Plan>> = {
     latestVersion: 1,
     terms: terms("standard", 40),
     publishedAt: dayAt(0),
+    revision: 1n,
   },
 };
 

@@ -6,7 +6,15 @@ import { adopted } from "./schedule.ts";
 import type { Plan, PlanTerms } from "./terms.ts";
 
 const now = new Date("2026-11-22T10:00:00Z");
-const terms: PlanTerms = { type: "standard", features: ["a"], limits: [], usagePrices: [], termDays: 0, seats: 5 };
+const terms: PlanTerms = {
+  type: "standard",
+  features: ["a"],
+  limits: [],
+  usagePrices: [],
+  termDays: 0,
+  seats: 5,
+  attributes: {},
+};
 const plan = (changes: Partial<PlanTerms> = {}): Plan => ({
   product: "trading",
   plan: "standard",
@@ -15,6 +23,7 @@ const plan = (changes: Partial<PlanTerms> = {}): Plan => ({
   latestVersion: 2,
   terms: { ...terms, ...changes },
   publishedAt: now,
+  revision: 1n,
 });
 const price = (cycle: "month" | "year") => ({ currency: "USD", amountMinor: 120_000n, cycle });
 

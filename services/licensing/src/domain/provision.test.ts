@@ -21,6 +21,7 @@ const terms: PlanTerms = {
   usagePrices: [{ metric: "exchange_requests", includedPerMonth: 500n, currency: "USD", decimal: "0.0125" }],
   termDays: 0,
   seats: 5,
+  attributes: { support: "standard" },
 };
 const plan = (changes: Partial<PlanTerms> = {}): Plan => ({
   product: "trading",
@@ -30,6 +31,7 @@ const plan = (changes: Partial<PlanTerms> = {}): Plan => ({
   latestVersion: 4,
   terms: { ...terms, ...changes },
   publishedAt: now,
+  revision: 1n,
 });
 
 describe("termEnd", () => {
@@ -55,6 +57,7 @@ describe("planLicense", () => {
       suspendedByBilling: false,
       features: ["basic_trading"],
       limits: terms.limits,
+      attributes: { support: "standard" },
       seats: 5,
       validFrom: now,
       validUntil: new Date("2027-11-22T10:00:00Z"),

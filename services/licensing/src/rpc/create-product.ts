@@ -7,7 +7,7 @@ import type { Context } from "../context.ts";
 import { failure } from "../errors.ts";
 import { recordCatalogChange } from "../history.ts";
 import { insertProduct } from "../store/catalog.ts";
-import { keyStyleFromProto, productToProto, seatPolicyFromProto } from "./convert.ts";
+import { failModeFromProto, keyStyleFromProto, productToProto, seatPolicyFromProto } from "./convert.ts";
 import { once } from "./once.ts";
 
 /** Adds a product. */
@@ -21,7 +21,9 @@ export const createProduct: Handler<typeof CatalogService, "createProduct", Cont
       offlineDays: request.offlineDays,
       ...(keyStyle && { keyStyle }),
       seatPolicy: seatPolicyFromProto(request.seatPolicy),
+      failGraceSeconds: failModeFromProto(request.failMode),
       createdAt: ctx.now(),
+      revision: 1n,
     };
     if (!(await insertProduct(tx, call.tenant, product))) {
       throw failure("PRODUCT_EXISTS", `A product ${product.product} exists already.`);

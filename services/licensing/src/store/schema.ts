@@ -46,6 +46,29 @@ export interface ActivationComponent {
   value_hash: Buffer;
 }
 
+export interface AddOn {
+  add_on: string;
+  latest_version: Generated<number>;
+  name: string;
+  product: string;
+  retired_at: Timestamp | null;
+  revision: Generated<bigint>;
+  tenant_id: string;
+}
+
+export interface AddOnVersion {
+  add_on: string;
+  features: string[];
+  limits: Json;
+  max_quantity: number;
+  offers: Json;
+  product: string;
+  published_at: Timestamp;
+  seats: number;
+  tenant_id: string;
+  version: number;
+}
+
 export interface ApiKey {
   created_at: Timestamp;
   expires_at: Timestamp | null;
@@ -97,10 +120,12 @@ export interface EventTail {
 export interface Feature {
   created_at: Timestamp;
   fail_grace_seconds: Generated<number>;
+  fail_mode_inherited: Generated<boolean>;
   feature: string;
   name: string;
   product: string;
   reduce_only: boolean;
+  revision: Generated<bigint>;
   tenant_id: string;
 }
 
@@ -122,6 +147,7 @@ export interface KeyedLicense {
 }
 
 export interface License {
+  add_ons: Generated<Json>;
   auto_renew: Generated<boolean>;
   billing_cycle: string | null;
   cancel_reason: Generated<string>;
@@ -205,14 +231,18 @@ export interface OutboxPending {
 }
 
 export interface Plan {
+  customer_id: string | null;
   latest_version: Generated<number>;
   name: string;
   plan: string;
   product: string;
+  retired_at: Timestamp | null;
+  revision: Generated<bigint>;
   tenant_id: string;
 }
 
 export interface PlanVersion {
+  attributes: Generated<Json>;
   features: string[];
   limits: Json;
   plan: string;
@@ -232,6 +262,7 @@ export interface PlanVersion {
 export interface Product {
   catalog_version: Generated<bigint>;
   created_at: Timestamp;
+  fail_grace_seconds: Generated<number>;
   grace_days: number;
   ignore_path: Generated<boolean>;
   ignore_www: Generated<boolean>;
@@ -244,6 +275,7 @@ export interface Product {
   name: string;
   offline_days: Generated<number>;
   product: string;
+  revision: Generated<bigint>;
   seat_mode: Generated<string>;
   seats_below_use: Generated<string>;
   tenant_id: string;
@@ -269,6 +301,8 @@ export interface Tenant {
 export interface DB {
   activation: Activation;
   activation_component: ActivationComponent;
+  add_on: AddOn;
+  add_on_version: AddOnVersion;
   api_key: ApiKey;
   customer: Customer;
   event: Event;

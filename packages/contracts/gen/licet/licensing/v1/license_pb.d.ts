@@ -184,6 +184,14 @@ export declare type License = Message<"licet.licensing.v1.License"> & {
   unpaidGraceUntil?: Timestamp | undefined;
 
   /**
+   * What else its plan version promises, see PlanTerms; empty for a bare
+   * license.
+   *
+   * @generated from field: map<string, string> attributes = 31;
+   */
+  attributes: { [key: string]: string };
+
+  /**
    * How many of its seats are taken; in the answers of GetLicense and
    * ListLicenses only. Seats that are taken or freed don't change the etag.
    *

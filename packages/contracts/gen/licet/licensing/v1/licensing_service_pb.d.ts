@@ -1671,9 +1671,9 @@ export declare const LicensingService: GenService<{
    *
    * Errors: NOT_FOUND `CUSTOMER_NOT_FOUND`, `PRODUCT_NOT_FOUND`,
    * `PLAN_NOT_FOUND`, `FEATURE_NOT_FOUND`; ALREADY_EXISTS `LICENSE_EXISTS`;
-   * FAILED_PRECONDITION `TOO_MANY_LICENSES`; with a key those of
-   * KeyService.IssueKey, NOT_FOUND `KEY_NOT_FOUND` and FAILED_PRECONDITION
-   * `KEY_NOT_IN_FORCE`.
+   * FAILED_PRECONDITION `TOO_MANY_LICENSES`, `PLAN_RETIRED`,
+   * `PLAN_FOR_OTHER_CUSTOMER`; with a key those of KeyService.IssueKey,
+   * NOT_FOUND `KEY_NOT_FOUND` and FAILED_PRECONDITION `KEY_NOT_IN_FORCE`.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.ProvisionLicense
    */
@@ -1837,7 +1837,7 @@ export declare const LicensingService: GenService<{
    * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
    * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`, `LICENSE_UNDER_KEY`,
    * `SEATS_IN_USE` while instances of the old holder have seats of it,
-   * `TOO_MANY_LICENSES`; NOT_FOUND `CUSTOMER_NOT_FOUND`.
+   * `TOO_MANY_LICENSES`, `PLAN_FOR_OTHER_CUSTOMER`; NOT_FOUND `CUSTOMER_NOT_FOUND`.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.TransferLicense
    */
@@ -1854,7 +1854,8 @@ export declare const LicensingService: GenService<{
    * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
    * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`, `TOO_MANY_LICENSES`
    * when it would grow too large, `SEATS_IN_USE` when it would have fewer seats
-   * than are taken and its product refuses that; NOT_FOUND `PLAN_NOT_FOUND`.
+   * than are taken and its product refuses that, `PLAN_RETIRED`,
+   * `PLAN_FOR_OTHER_CUSTOMER`; NOT_FOUND `PLAN_NOT_FOUND`.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.ChangePlan
    */
