@@ -19,6 +19,7 @@ const terms: PlanTerms = {
   limits: [{ metric: "users", maximum: 50n, window: "gauge", enforcement: "hard" }],
   price: { currency: "USD", amountMinor: 2_500_000n, cycle: "year" },
   usagePrices: [{ metric: "exchange_requests", includedPerMonth: 500n, currency: "USD", decimal: "0.0125" }],
+  grantable: [],
   termDays: 0,
   seats: 5,
 };
@@ -55,6 +56,7 @@ describe("planLicense", () => {
       suspendedByBilling: false,
       features: ["basic_trading"],
       limits: terms.limits,
+      grants: [],
       seats: 5,
       validFrom: now,
       validUntil: new Date("2027-11-22T10:00:00Z"),

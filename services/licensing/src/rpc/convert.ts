@@ -24,6 +24,7 @@ import type { LicenseHistoryEntrySchema } from "@licet/contracts/licet/licensing
 import { LicenseSchema, LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
 import { ApiKeyRole, type ApiKeySchema, type TenantSchema } from "@licet/contracts/licet/licensing/v1/tenant_pb";
 import { invalidArgument } from "@licet/platform/errors";
+import { anonymous, grantsAt } from "../domain/grant.ts";
 import { type License, type LicenseStatus as Status, statusAt } from "../domain/license.ts";
 import type { KeyStyle } from "../domain/license-key.ts";
 import { type Role, scopesOf } from "../domain/roles.ts";
@@ -200,6 +201,7 @@ export function termsFromProto(message: PlanTermsMessage | undefined): terms.Pla
     }),
     termDays: message.termDays,
     ...(message.seats !== undefined && { seats: message.seats }),
+    grantable: message.grantableFeatures,
   };
 }
 
@@ -219,6 +221,7 @@ function termsToProto(value: terms.PlanTerms): MessageInitShape<typeof PlanTerms
     })),
     termDays: value.termDays,
     ...(value.seats !== undefined && { seats: value.seats }),
+    grantableFeatures: [...value.grantable],
   };
 }
 
@@ -248,12 +251,18 @@ export function customerToProto(customer: Customer): MessageInitShape<typeof Cus
   };
 }
 
-/** The wire's form of a license with its status at `now`. */
+/** The wire's form of a license with its status and grants at `now`. */
 export function licenseToProto(license: License, now: Date): MessageInitShape<typeof LicenseSchema> {
-  return licenseWithStatus(license, statusAt(license, now));
+  return licenseWithStatus({ ...license, grants: grantsAt(license.grants, now) }, statusAt(license, now));
 }
 
-/** The wire's form of a license with a status that it has at some time. */
+/** The wire's form of a license as others than its tenant may see it: without notes and persons, as of `now`. */
+export function foreignLicenseToProto(license: License, now: Date): MessageInitShape<typeof LicenseSchema> {
+  const shown = licenseToProto({ ...license, grants: anonymous(license.grants) }, now);
+  return { ...shown, metadata: {}, statusReason: "" };
+}
+
+/** The wire's form of a license with a status that it has at some time, and all its grants. */
 export function licenseWithStatus(license: License, status: Status): MessageInitShape<typeof LicenseSchema> {
   return { ...withStatus(license, toEnum(LicenseStatus, status)), etag: etagOf(license) };
 }
@@ -287,6 +296,11 @@ function withStatus(license: License, status: LicenseStatus): MessageInitShape<t
     autoRenew: license.autoRenew,
     cancelsAt: optionalTimestamp(license.cancellation?.at),
     unpaidGraceUntil: optionalTimestamp(license.unpaidGraceUntil),
+    grants: license.grants.map(({ activatedAt, expiresAt, ...rest }) => ({
+      ...rest,
+      activatedAt: timestampFromDate(activatedAt),
+      expiresAt: optionalTimestamp(expiresAt),
+    })),
   };
 }
 
@@ -299,6 +313,7 @@ export function historyEntryToProto(entry: StoredHistoryEntry): MessageInitShape
     cause: entry.cause,
     licenseId: entry.licenseId ?? "",
     keyId: entry.keyId ?? "",
+    feature: entry.feature ?? "",
     actor: entry.actor,
     reason: entry.reason,
     ipAddress: entry.ipAddress,
@@ -312,8 +327,9 @@ export function historyEntryToProto(entry: StoredHistoryEntry): MessageInitShape
 }
 
 /**
- * A snapshot for deciders: its licenses carry the decided status, the clock is theirs. Etags and reasons of status
- * changes stay out: they decide nothing, and a snapshot must not grow when licenses are suspended or revoked.
+ * A snapshot for deciders: its licenses carry the decided status and all stored grants, the clock is theirs. Etags,
+ * reasons of status changes and who granted stay out: they decide nothing, and a snapshot must not grow when licenses are
+ * suspended or revoked.
  */
 export function snapshotToProto(snapshot: Snapshot): MessageInitShape<typeof EntitlementSnapshotSchema> {
   return {
@@ -321,7 +337,7 @@ export function snapshotToProto(snapshot: Snapshot): MessageInitShape<typeof Ent
     customerId: snapshot.customerId,
     version: snapshot.version,
     licenses: snapshot.licenses.map((license) => ({
-      ...withStatus(license, toEnum(LicenseStatus, license.decidedStatus)),
+      ...withStatus({ ...license, grants: anonymous(license.grants) }, toEnum(LicenseStatus, license.decidedStatus)),
       statusReason: "",
     })),
     issuedAt: timestampFromDate(snapshot.issuedAt),

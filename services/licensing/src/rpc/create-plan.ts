@@ -13,7 +13,7 @@ export const createPlan: Handler<typeof CatalogService, "createPlan", Context> =
     const terms = termsFromProto(request.terms);
     checkTerms(terms);
     await getProduct(tx, call.tenant, request.product);
-    await checkFeaturesExist(tx, call.tenant, request.product, terms.features);
+    await checkFeaturesExist(tx, call.tenant, request.product, [...terms.features, ...terms.grantable]);
     const plan: Plan = {
       product: request.product,
       plan: request.plan,

@@ -17,7 +17,7 @@ export const publishPlanVersion: Handler<typeof CatalogService, "publishPlanVers
     checkTerms(terms);
     const raised = await raisePlanVersion(tx, call.tenant, request.product, request.plan);
     if (!raised) throw failure("PLAN_NOT_FOUND", `There is no plan ${request.plan} of product ${request.product}.`);
-    await checkFeaturesExist(tx, call.tenant, request.product, terms.features);
+    await checkFeaturesExist(tx, call.tenant, request.product, [...terms.features, ...terms.grantable]);
     const plan: Plan = {
       product: request.product,
       plan: request.plan,

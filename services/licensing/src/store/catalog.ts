@@ -272,6 +272,7 @@ export async function insertPlanVersion(tx: Transaction<DB>, tenant: string, pla
       usage_prices: usagePricesToJson(terms.usagePrices),
       term_days: terms.termDays,
       seats: terms.seats ?? null,
+      grantable: [...terms.grantable],
       published_at: plan.publishedAt,
     })
     .execute();
@@ -303,6 +304,7 @@ function plansWithVersion(tx: Transaction<DB>, tenant: string) {
       "plan_version.usage_prices",
       "plan_version.term_days",
       "plan_version.seats",
+      "plan_version.grantable",
       "plan_version.published_at",
     ]);
 }

@@ -309,6 +309,15 @@ export declare type PlanTerms = Message<"licet.licensing.v1.PlanTerms"> & {
    * @generated from field: optional uint32 seats = 8;
    */
   seats?: number | undefined;
+
+  /**
+   * The codes of the features that may be granted to a single license beyond
+   * the plan, see LicensingService.ActivateFeature; `*` alone means all
+   * features of the product, those of the future included. Empty: none.
+   *
+   * @generated from field: repeated string grantable_features = 30;
+   */
+  grantableFeatures: string[];
 };
 
 /**
