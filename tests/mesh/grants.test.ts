@@ -44,6 +44,7 @@ function licenseWith(granted: readonly Grant[], ended: boolean): License {
     statusReason: "",
     suspendedByBilling: false,
     features: ["c"],
+    attributes: {},
     limits: [],
     grants: granted,
     validFrom: new Date(origin - DAY_MS),

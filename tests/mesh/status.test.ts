@@ -53,6 +53,7 @@ const licenses = fc
       graceDays,
       autoRenew: false,
       metadata: {},
+      attributes: {},
       createdAt: validFrom,
       updatedAt: validFrom,
       revision: 1n,

@@ -6,11 +6,12 @@ import { platformError } from "@licet/platform/errors";
 import type { Call } from "@licet/platform/rpc/call";
 import type { Transaction } from "kysely";
 import type { Context } from "./context.ts";
+import { checkEtag } from "./domain/etag.ts";
 import type { License } from "./domain/license.ts";
 import { adopted, nextDueAt, nextStep } from "./domain/schedule.ts";
 import { failure } from "./errors.ts";
 import { recordLicenseChange } from "./history.ts";
-import { etagOf, licenseToProto, licenseWithStatus } from "./rpc/convert.ts";
+import { licenseToProto, licenseWithStatus } from "./rpc/convert.ts";
 import { lockCustomer, raiseEntitlementVersion } from "./store/customers.ts";
 import { countLicenses, getLicense, updateLicense } from "./store/licenses.ts";
 import type { DB } from "./store/schema.ts";
@@ -94,11 +95,7 @@ export async function openLicense(
   if (license.customerId !== customerId) {
     throw platformError("CONFLICT_RETRY", `License ${license.licenseId} has just been transferred; send it again.`);
   }
-  const etag = etagOf(license);
-  if (asked.etag !== "" && asked.etag !== etag) {
-    const message = `License ${license.licenseId} has changed since etag ${JSON.stringify(asked.etag)}; it is now ${etag}.`;
-    throw failure("ETAG_MISMATCH", message, { etag });
-  }
+  checkEtag(`License ${license.licenseId}`, asked.etag, license.revision);
   return settle(ctx, tx, tenant, license, now);
 }
 

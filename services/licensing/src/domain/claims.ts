@@ -39,7 +39,10 @@ export function keyClaims(
   };
 }
 
-/** The claims of a signed license: the license with its status now, to be taken for true for so many seconds. */
+/**
+ * The claims of a signed license: the license with its status now and its attributes, to be taken for true for so many
+ * seconds. Token keys are without attributes: those are words for clients, and a key is to stay short.
+ */
 export function licenseClaims(
   { issuer, tenant, now }: SigningContext,
   claimsId: string,
@@ -54,7 +57,7 @@ export function licenseClaims(
     jti: claimsId,
     iat: seconds(now),
     exp: seconds(now) + ttlSeconds,
-    license: { ...licenseClaim(held, now), status: statusAt(license, now) },
+    license: { ...licenseClaim(held, now), status: statusAt(license, now), attributes: license.attributes },
   };
 }
 

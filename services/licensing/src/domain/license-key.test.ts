@@ -42,6 +42,7 @@ const license: License = {
   validFrom: before,
   graceDays: 3,
   metadata: {},
+  attributes: {},
   createdAt: before,
   updatedAt: before,
 };

@@ -48,6 +48,8 @@ export interface License {
   /** Whether billing is asked to renew it before it ends. */
   autoRenew: boolean;
   metadata: Readonly<Record<string, string>>;
+  /** What else its plan version promises, by code. */
+  attributes: Readonly<Record<string, string>>;
   createdAt: Date;
   updatedAt: Date;
   /** When it was revoked or cancelled. */

@@ -22,6 +22,7 @@ const terms = (type: PlanTerms["type"], termDays: number, grantable: string[]): 
   limits: [],
   usagePrices: [],
   termDays,
+  attributes: {},
   grantable,
 });
 const plans: Readonly<Record<"trial" | "standard", Plan>> = {
@@ -33,6 +34,7 @@ const plans: Readonly<Record<"trial" | "standard", Plan>> = {
     latestVersion: 1,
     terms: terms("trial", 10, ["*"]),
     publishedAt: dayAt(0),
+    revision: 1n,
   },
   standard: {
     product: "p",
@@ -42,6 +44,7 @@ const plans: Readonly<Record<"trial" | "standard", Plan>> = {
     latestVersion: 1,
     terms: terms("standard", 40, ["a"]),
     publishedAt: dayAt(0),
+    revision: 1n,
   },
 };
 

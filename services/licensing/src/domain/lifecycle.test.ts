@@ -24,6 +24,7 @@ const terms: PlanTerms = {
   usagePrices: [],
   termDays: 0,
   seats: 5,
+  attributes: {},
   grantable: [],
 };
 const plan = (changes: Partial<PlanTerms> = {}): Plan => ({
@@ -34,6 +35,7 @@ const plan = (changes: Partial<PlanTerms> = {}): Plan => ({
   latestVersion: 2,
   terms: { ...terms, ...changes },
   publishedAt: now,
+  revision: 1n,
 });
 const price = (cycle: "month" | "year") => ({ currency: "USD", amountMinor: 120_000n, cycle });
 

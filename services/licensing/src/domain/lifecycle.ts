@@ -2,7 +2,7 @@ import { invalidArgument } from "@licet/platform/errors";
 import { failure } from "../errors.ts";
 import { type FeatureList, type Grant, keptUnder, listsFeature, withGrant, withoutGrant } from "./grant.ts";
 import { DAY_MS, type DecidedStatus, type License, type LicenseStatus, statusAt } from "./license.ts";
-import { billingCycleFor, checkEnd } from "./provision.ts";
+import { billingCycleFor, checkEnd, checkPlanFor, checkPlanOffered } from "./provision.ts";
 import { toldAt } from "./schedule.ts";
 import { type Cycle, type Limit, type Plan, type PlanTerms, termEnd } from "./terms.ts";
 import { checkLives, checkTransition, refuseActivation } from "./transitions.ts";
@@ -93,6 +93,9 @@ export function changePlan(
   const { terms } = plan;
   const from = statusAt(license, now);
   checkLives(license.licenseId, from);
+  checkPlanFor(plan, license.customerId);
+  // A license that has the plan may get another version of it, and stays what it is: on a retired plan.
+  if (license.plan?.code !== plan.plan) checkPlanOffered(plan);
   const { seats: _, billingCycle: __, ...rest } = license;
   const seats = wanted.seats ?? terms.seats;
   const billingCycle = nextBillingCycle(license, wanted.billingCycle, terms);
@@ -102,6 +105,7 @@ export function changePlan(
     type: terms.type,
     features: terms.features,
     limits: terms.limits,
+    attributes: terms.attributes,
     grants: keptUnder(license.grants, terms),
     ...(seats !== undefined && { seats }),
     ...(billingCycle && { billingCycle }),

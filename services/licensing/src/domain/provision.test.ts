@@ -22,6 +22,7 @@ const terms: PlanTerms = {
   grantable: [],
   termDays: 0,
   seats: 5,
+  attributes: { support: "standard" },
 };
 const plan = (changes: Partial<PlanTerms> = {}): Plan => ({
   product: "trading",
@@ -31,6 +32,7 @@ const plan = (changes: Partial<PlanTerms> = {}): Plan => ({
   latestVersion: 4,
   terms: { ...terms, ...changes },
   publishedAt: now,
+  revision: 1n,
 });
 
 describe("termEnd", () => {
@@ -56,6 +58,7 @@ describe("planLicense", () => {
       suspendedByBilling: false,
       features: ["basic_trading"],
       limits: terms.limits,
+      attributes: { support: "standard" },
       grants: [],
       seats: 5,
       validFrom: now,

@@ -40,6 +40,8 @@ export interface PlanTerms {
   termDays: number;
   /** Absent: unlimited. */
   seats?: number;
+  /** What else is promised, by code; nothing is decided by it. */
+  attributes: Readonly<Record<string, string>>;
   /** The features that may be granted to a license beyond the plan; `*` alone means all of the product. */
   grantable: readonly string[];
 }
@@ -53,6 +55,12 @@ export interface Plan {
   latestVersion: number;
   terms: PlanTerms;
   publishedAt: Date;
+  /** The only customer who can be given it; absent: all can. */
+  customerId?: string;
+  /** Since when no license gets it any more. */
+  retiredAt?: Date;
+  /** Raised by every change of the plan and by every new version; its text is the etag. */
+  revision: bigint;
 }
 
 /**

@@ -23,6 +23,7 @@ import { getDatabaseTime } from "./get-database-time.ts";
 import { getEntitlementSnapshot } from "./get-entitlement-snapshot.ts";
 import { getLicense } from "./get-license.ts";
 import { getPlan } from "./get-plan.ts";
+import { getProduct } from "./get-product.ts";
 import { getSignedLicense } from "./get-signed-license.ts";
 import { getSigningKeys } from "./get-signing-keys.ts";
 import { issueKey } from "./issue-key.ts";
@@ -52,7 +53,10 @@ import { streamEntitlementSnapshots } from "./stream-entitlement-snapshots.ts";
 import { subscribeLicenseEvents } from "./subscribe-license-events.ts";
 import { suspendLicense } from "./suspend-license.ts";
 import { transferLicense } from "./transfer-license.ts";
+import { updateFeature } from "./update-feature.ts";
 import { updateLicense } from "./update-license.ts";
+import { updatePlan } from "./update-plan.ts";
+import { updateProduct } from "./update-product.ts";
 
 const tenants: Handlers<typeof TenantService, Context> = {
   createTenant,
@@ -65,11 +69,15 @@ const tenants: Handlers<typeof TenantService, Context> = {
 
 const catalog: Handlers<typeof CatalogService, Context> = {
   createProduct,
+  getProduct,
+  updateProduct,
   listProducts,
   createFeature,
+  updateFeature,
   listFeatures,
   createPlan,
   publishPlanVersion,
+  updatePlan,
   getPlan,
   listPlans,
 };

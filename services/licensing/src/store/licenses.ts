@@ -49,6 +49,7 @@ export function licensesWithTerms(db: Kysely<DB>) {
       "license.told_renewal",
       "plan_version.features as plan_features",
       "plan_version.limits as plan_limits",
+      "plan_version.attributes as plan_attributes",
     ]);
 }
 

@@ -242,6 +242,14 @@ export declare type License = Message<"licet.licensing.v1.License"> & {
   unpaidGraceUntil?: Timestamp | undefined;
 
   /**
+   * What else its plan version promises, see PlanTerms; empty for a bare
+   * license.
+   *
+   * @generated from field: map<string, string> attributes = 31;
+   */
+  attributes: { [key: string]: string };
+
+  /**
    * The features that it has beyond `features`, or with a configuration or
    * expiry of its own, by their codes; those that have not expired.
    *

@@ -1844,9 +1844,9 @@ export declare const LicensingService: GenService<{
    *
    * Errors: NOT_FOUND `CUSTOMER_NOT_FOUND`, `PRODUCT_NOT_FOUND`,
    * `PLAN_NOT_FOUND`, `FEATURE_NOT_FOUND`; ALREADY_EXISTS `LICENSE_EXISTS`;
-   * FAILED_PRECONDITION `TOO_MANY_LICENSES`; with a key those of
-   * KeyService.IssueKey, NOT_FOUND `KEY_NOT_FOUND` and FAILED_PRECONDITION
-   * `KEY_NOT_IN_FORCE`.
+   * FAILED_PRECONDITION `TOO_MANY_LICENSES`, `PLAN_RETIRED`,
+   * `PLAN_FOR_OTHER_CUSTOMER`; with a key those of KeyService.IssueKey,
+   * NOT_FOUND `KEY_NOT_FOUND` and FAILED_PRECONDITION `KEY_NOT_IN_FORCE`.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.ProvisionLicense
    */
@@ -2008,7 +2008,7 @@ export declare const LicensingService: GenService<{
    *
    * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
    * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`, `LICENSE_UNDER_KEY`,
-   * `TOO_MANY_LICENSES`; NOT_FOUND `CUSTOMER_NOT_FOUND`.
+   * `TOO_MANY_LICENSES`, `PLAN_FOR_OTHER_CUSTOMER`; NOT_FOUND `CUSTOMER_NOT_FOUND`.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.TransferLicense
    */
@@ -2025,7 +2025,8 @@ export declare const LicensingService: GenService<{
    *
    * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
    * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`, `TOO_MANY_LICENSES`
-   * when it would grow too large; NOT_FOUND `PLAN_NOT_FOUND`.
+   * when it would grow too large, `PLAN_RETIRED`, `PLAN_FOR_OTHER_CUSTOMER`;
+   * NOT_FOUND `PLAN_NOT_FOUND`.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.ChangePlan
    */
