@@ -47,6 +47,7 @@ const licenses = fc
       ...(cancelsAt && { cancellation: { at: cancelsAt, reason: "" } }),
       features: ["*"],
       limits: [],
+      grants: [],
       validFrom,
       ...(length !== undefined && { validUntil: new Date(validFrom.getTime() + length * DAY_MS) }),
       graceDays,

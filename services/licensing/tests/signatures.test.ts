@@ -107,6 +107,7 @@ describeWith("python", noPython, "signatures offline, in another language", () =
           type: "standard",
           features: ["*"],
           limits: [{ metric: "runs", maximum: "9007199254740993", window: "per_month", enforcement: "hard" }],
+          grants: [],
           seats: 3,
           valid_from: harness.clock.now.toISOString(),
           valid_until: end.toISOString(),

@@ -38,6 +38,7 @@ const license: License = {
   statusReason: "",
   features: ["*"],
   limits: [],
+  grants: [],
   validFrom: before,
   graceDays: 3,
   metadata: {},

@@ -11,7 +11,7 @@ import { invalidArgument } from "@licet/platform/errors";
 import type { NamedInstance, InstanceType as Type } from "../domain/instance.ts";
 import type { KeyDecision } from "../domain/key-decision.ts";
 import type { Activation, Seats } from "../domain/seats.ts";
-import { fromEnum, licenseToProto, optionalTimestamp, toEnum } from "./convert.ts";
+import { foreignLicenseToProto, fromEnum, optionalTimestamp, toEnum } from "./convert.ts";
 
 /**
  * The instance of a request that the contract's rules have passed.
@@ -54,7 +54,7 @@ export function decisionToProto({ reason, message }: KeyDecision) {
 /** What a product is told of the license that its key proves: not the tenant's own notes. */
 export function licenseForProduct({ license, offlineDays, keyExpiresAt }: KeyDecision, now: Date) {
   return {
-    ...(license && { license: { ...licenseToProto(license, now), metadata: {}, statusReason: "" } }),
+    ...(license && { license: foreignLicenseToProto(license, now) }),
     keyExpiresAt: optionalTimestamp(keyExpiresAt),
     offlineDays: offlineDays ?? 0,
   };

@@ -1,9 +1,11 @@
 import type { Selectable } from "kysely";
+import type { Grant } from "../domain/grant.ts";
 import type { DecidedStatus, License, LicenseStatus } from "../domain/license.ts";
 import type { Cycle, LicenseType, Limit, Plan, UsagePrice } from "../domain/terms.ts";
 import type { License as LicenseTable, Plan as PlanTable, PlanVersion } from "./schema.ts";
 
-// jsonb shapes; big integers are strings there because JSON numbers lose them.
+// jsonb shapes; big integers are strings there because JSON numbers lose them, and times are RFC 3339.
+type GrantJson = Omit<Grant, "activatedAt" | "expiresAt"> & { activatedAt: string; expiresAt: string | null };
 type LimitJson = { metric: string; maximum: string | null; window: Limit["window"]; enforcement: Limit["enforcement"] };
 type UsagePriceJson = { metric: string; includedPerMonth: string; currency: string; decimal: string };
 
@@ -28,6 +30,26 @@ function limitsFromJson(stored: unknown): Limit[] {
     ...(maximum !== null && { maximum: BigInt(maximum) }),
     window,
     enforcement,
+  }));
+}
+
+function grantsToJson(grants: readonly Grant[]): string {
+  return JSON.stringify(
+    grants.map(
+      ({ activatedAt, expiresAt, ...rest }): GrantJson => ({
+        ...rest,
+        activatedAt: activatedAt.toISOString(),
+        expiresAt: expiresAt?.toISOString() ?? null,
+      }),
+    ),
+  );
+}
+
+function grantsFromJson(stored: unknown): Grant[] {
+  return (stored as GrantJson[]).map(({ activatedAt, expiresAt, ...rest }) => ({
+    ...rest,
+    activatedAt: new Date(activatedAt),
+    ...(expiresAt !== null && { expiresAt: new Date(expiresAt) }),
   }));
 }
 
@@ -64,6 +86,7 @@ export function licenseFromRow(row: LicenseRow): License {
     ...(row.cancels_at !== null && { cancellation: { at: row.cancels_at, reason: row.cancel_reason } }),
     features: row.features ?? row.plan_features ?? [],
     limits: limitsFromJson(row.limits ?? row.plan_limits),
+    grants: grantsFromJson(row.grants),
     ...(row.seats !== null && { seats: row.seats }),
     validFrom: row.valid_from,
     ...(row.valid_until !== null && { validUntil: row.valid_until }),
@@ -103,6 +126,7 @@ export function changeableColumns(license: License, dueAt: Date | undefined) {
     cancel_reason: cancellation?.reason ?? "",
     features: bare ? [...license.features] : null,
     limits: bare ? limitsToJson(license.limits) : null,
+    grants: grantsToJson(license.grants),
     seats: license.seats ?? null,
     valid_from: license.validFrom,
     valid_until: license.validUntil ?? null,
@@ -143,6 +167,7 @@ export function planFromRow(row: Selectable<PlanVersion> & Omit<Selectable<PlanT
       termDays: row.term_days,
       ...(row.seats !== null && { seats: row.seats }),
       attributes: row.attributes as Record<string, string>,
+      grantable: row.grantable,
     },
     publishedAt: row.published_at,
     ...(row.customer_id !== null && { customerId: row.customer_id }),

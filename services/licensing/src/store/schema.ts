@@ -158,6 +158,7 @@ export interface License {
   ended_at: Timestamp | null;
   features: string[] | null;
   grace_days: number;
+  grants: Generated<Json>;
   license_id: string;
   limits: Json | null;
   metadata: Json;
@@ -189,6 +190,7 @@ export interface LicenseHistory {
   effective_at: Timestamp;
   entry_id: Generated<bigint>;
   event_id: string;
+  feature: string | null;
   ip_address: string;
   key_id: string | null;
   license_id: string | null;
@@ -244,6 +246,7 @@ export interface Plan {
 export interface PlanVersion {
   attributes: Generated<Json>;
   features: string[];
+  grantable: Generated<string[]>;
   limits: Json;
   plan: string;
   price_amount_minor: bigint | null;
