@@ -17,7 +17,7 @@ import { createPipeline } from "@licet/platform/rpc/pipeline";
 import { createTestDatabase, type TestDatabase } from "@licet/platform/testing/database";
 
 /** The tenant whose seats are fought for. */
-export const TENANT = "seats";
+const TENANT = "seats";
 
 /** How its products' seats are held. What each has to keep is checked by {@link Product}. */
 export const products = {
