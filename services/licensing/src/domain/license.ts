@@ -1,3 +1,5 @@
+import type { HeldAddOn } from "./add-on.ts";
+import type { GivenTerms } from "./effective-terms.ts";
 import type { Cycle, LicenseType, Limit } from "./terms.ts";
 
 /** Where a license stands; the meaning of each is in `docs/architecture.md` and `proto/licet/licensing/v1/license.proto`. */
@@ -31,7 +33,11 @@ export interface License {
   unpaidGraceUntil?: Date;
   /** A cancellation that was asked for and takes effect later. */
   cancellation?: { at: Date; reason: string };
-  /** Feature codes; `*` alone means all of the product. */
+  /** What it gives without its add-ons: its plan version's features and limits or its own, and the seats sold. */
+  base: GivenTerms;
+  /** By code. */
+  addOns: readonly HeldAddOn[];
+  /** In effect, as all three: `withAddOns` makes them of the two above. `*` alone means all of the product. */
   features: readonly string[];
   limits: readonly Limit[];
   /** Absent: unlimited. */

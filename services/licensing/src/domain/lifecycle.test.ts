@@ -66,14 +66,19 @@ describe("the billing cycle behind a change of plan", () => {
     ["is the one that is wanted", "year", "year", "month", "month"],
   ] as const)("%s", (_what, before, after, wanted, expected) => {
     const held = license({ price: price(before) });
-    const changed = changePlan(held, plan({ price: price(after) }), wanted ? { billingCycle: wanted } : {}, now);
+    const changed = changePlan(
+      held,
+      plan({ price: price(after) }),
+      { addOns: [], ...(wanted && { billingCycle: wanted }) },
+      now,
+    );
     expect(changed.billingCycle).toBe(expected);
   });
 
   test("is none where the plan costs nothing, and must fit where it does", () => {
     const held = license({ price: price("year") });
-    expect(changePlan(held, plan(), {}, now).billingCycle).toBeUndefined();
-    expect(() => changePlan(held, plan({ price: price("month") }), { billingCycle: "year" }, now)).toThrow(
+    expect(changePlan(held, plan(), { addOns: [] }, now).billingCycle).toBeUndefined();
+    expect(() => changePlan(held, plan({ price: price("month") }), { billingCycle: "year", addOns: [] }, now)).toThrow(
       "billing_cycle",
     );
   });
@@ -82,8 +87,10 @@ describe("the billing cycle behind a change of plan", () => {
 test("from a trial to another trial the end stays; to a plan that is none a term begins", () => {
   const trial = license({ type: "trial", termDays: 30 });
   const later = new Date("2026-12-01T00:00:00Z");
-  expect(changePlan(trial, plan({ type: "trial", termDays: 90 }), {}, later).validUntil).toEqual(trial.validUntil);
-  expect(changePlan(trial, plan(), { seats: 9 }, later)).toMatchObject({
+  expect(changePlan(trial, plan({ type: "trial", termDays: 90 }), { addOns: [] }, later).validUntil).toEqual(
+    trial.validUntil,
+  );
+  expect(changePlan(trial, plan(), { seats: 9, addOns: [] }, later)).toMatchObject({
     validFrom: later,
     validUntil: new Date("2027-12-01T00:00:00Z"),
     seats: 9,

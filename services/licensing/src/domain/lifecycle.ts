@@ -1,7 +1,9 @@
 import { invalidArgument } from "@licet/platform/errors";
 import { failure } from "../errors.ts";
+import type { HeldAddOn } from "./add-on.ts";
+import { checkAddOns, checkCurrency, type GivenTerms, withAddOns } from "./effective-terms.ts";
 import { DAY_MS, type DecidedStatus, type License, type LicenseStatus, statusAt } from "./license.ts";
-import { billingCycleFor, checkEnd, checkPlanFor, checkPlanOffered } from "./provision.ts";
+import { billingCycleFor, checkEnd, checkPlanFor, checkPlanOffered, planBase } from "./provision.ts";
 import { toldAt } from "./schedule.ts";
 import { type Cycle, type Limit, type Plan, type PlanTerms, termEnd } from "./terms.ts";
 import { checkLives, checkTransition, refuseActivation } from "./transitions.ts";
@@ -18,6 +20,8 @@ export interface LicenseUpdate {
   graceDays?: number;
   features?: readonly string[];
   limits?: readonly Limit[];
+  /** All that it holds from then on. */
+  addOns?: readonly HeldAddOn[];
   /** Takes back a cancellation at the end. */
   keep?: boolean;
 }
@@ -79,11 +83,15 @@ export function renew(license: License, end: NewEnd, terms: PlanTerms | undefine
   return changed(license, withNewEnd(license, from, validUntil), now);
 }
 
-/** Gives a license another plan version; where a trial becomes none, a term of the plan begins. */
+/**
+ * Gives a license another plan version; where a trial becomes none, a term of the plan begins.
+ *
+ * @param wanted.addOns - all that it holds from then on, sold with that plan
+ */
 export function changePlan(
   license: License,
   plan: Plan,
-  wanted: { seats?: number; billingCycle?: Cycle },
+  wanted: { seats?: number; billingCycle?: Cycle; addOns: readonly HeldAddOn[] },
   now: Date,
 ): License {
   const { terms } = plan;
@@ -93,16 +101,16 @@ export function changePlan(
   // A license that has the plan may get another version of it, and stays what it is: on a retired plan.
   if (license.plan?.code !== plan.plan) checkPlanOffered(plan);
   const { seats: _, billingCycle: __, ...rest } = license;
-  const seats = wanted.seats ?? terms.seats;
+  const base = planBase(terms, wanted.seats);
+  checkAddOns(base, wanted.addOns, "add_ons.orders");
+  checkCurrency(wanted.addOns, terms, "add_ons.orders");
   const billingCycle = nextBillingCycle(license, wanted.billingCycle, terms);
   const onPlan: License = {
     ...rest,
     plan: { code: plan.plan, version: plan.version },
     type: terms.type,
-    features: terms.features,
-    limits: terms.limits,
+    ...withAddOns(base, wanted.addOns),
     attributes: terms.attributes,
-    ...(seats !== undefined && { seats }),
     ...(billingCycle && { billingCycle }),
   };
   if (license.type !== "trial" || terms.type === "trial") return changed(license, onPlan, now);
@@ -164,20 +172,29 @@ export function transfer(license: License, toCustomerId: string, now: Date): Lic
 /** Changes what an update names. */
 export function update(license: License, named: LicenseUpdate, now: Date): License {
   checkLives(license.licenseId, statusAt(license, now));
-  const { seats, keep, ...rest } = named;
-  if (license.plan && (named.features || named.limits)) {
-    const field = named.features ? "features" : "limits";
+  const { seats, keep, features, limits, addOns = license.addOns, ...rest } = named;
+  if (license.plan && (features || limits)) {
+    const field = features ? "features" : "limits";
     throw invalidArgument("update_mask", `must not name ${field}: they are the plan's; use ChangePlan`);
   }
   if (named.autoRenew && !license.validUntil) {
     throw invalidArgument("auto_renew", "must be false: the license has no end");
   }
-  const { seats: held, cancellation, ...kept } = license;
-  const nextSeats = seats === undefined ? held : seats === "unlimited" ? undefined : seats;
+  const { seats: _, cancellation, base: before, ...kept } = license;
+  const nextSeats = seats === undefined ? before.seats : seats === "unlimited" ? undefined : seats;
+  const base: GivenTerms = {
+    features: features ?? before.features,
+    limits: limits ?? before.limits,
+    ...(nextSeats !== undefined && { seats: nextSeats }),
+  };
+  if (nextSeats === undefined && !named.addOns && addOns.some((held) => held.seats > 0)) {
+    throw invalidArgument("seats", "must be given: add-ons of the license add seats to them");
+  }
+  checkAddOns(base, addOns, "add_ons");
   const after: License = {
     ...kept,
     ...rest,
-    ...(nextSeats !== undefined && { seats: nextSeats }),
+    ...withAddOns(base, addOns),
     ...(cancellation && !keep && { cancellation }),
   };
   if (named.graceDays !== undefined) checkEnd("grace_days", after.validUntil, after.graceDays);

@@ -55,7 +55,7 @@ function toProto(decision: KeyDecision, now: Date): MessageInitShape<typeof Chec
     valid: reason === "permitted",
     reason: toEnum(KeyReason, reason),
     message,
-    ...(license && { license: { ...licenseToProto(license, now), metadata: {}, statusReason: "" } }),
+    ...(license && { license: { ...licenseToProto(license, now), metadata: {}, statusReason: "", addOns: [] } }),
     keyExpiresAt: optionalTimestamp(keyExpiresAt),
     offlineDays: offlineDays ?? 0,
     checkedAt: timestampFromDate(now),

@@ -29,6 +29,7 @@ export function licensesWithTerms(db: Kysely<DB>) {
       "license.features",
       "license.limits",
       "license.seats",
+      "license.add_ons",
       "license.valid_from",
       "license.valid_until",
       "license.grace_days",
