@@ -819,9 +819,9 @@ export declare type UpdateLicenseRequest = Message<"licet.licensing.v1.UpdateLic
 
   /**
    * Which of the following fields to take over: `metadata`, `seats`,
-   * `auto_renew`, `grace_days`, `features`, `limits`, `add_ons`, `cancels_at`. A field
-   * that is named and absent is emptied. Of `cancels_at` there is no field: to
-   * name it takes back a cancellation at the end.
+   * `auto_renew`, `grace_days`, `features`, `limits`, `add_ons`, `cancels_at`. A
+   * field that is named and absent is emptied. Of `cancels_at` there is no
+   * field: to name it takes back a cancellation at the end.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 4;
    */
