@@ -49,6 +49,7 @@ const licenses = fc
       addOns: [],
       features: ["*"],
       limits: [],
+      grants: [],
       validFrom,
       ...(length !== undefined && { validUntil: new Date(validFrom.getTime() + length * DAY_MS) }),
       graceDays,

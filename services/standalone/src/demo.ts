@@ -194,6 +194,7 @@ const trading: DemoProduct = {
         ...yearly(25_000),
         features: ["basic_trading", "advanced_orders", "exchange_binance", "exchange_coinbase", "exchange_kraken"],
         attributes: { support: "standard", webhooks: "none" },
+        grantableFeatures: ["egx_access", "adx_access", "crypto_trading", "forex_trading", "api_access"],
         limits: [
           limit("users", GAUGE, 50),
           limit("orders", PER_SECOND, 1_000),

@@ -167,6 +167,7 @@ test("checkCurrency wants the plan's currency, and one also where the plan has n
     price: { currency: "USD", amountMinor: 1n, cycle: "year" },
     usagePrices: [],
     termDays: 0,
+    grantable: [],
     attributes: {},
   };
   const yearly = (currency: string) => ({ currency, amountMinor: 100n, cycle: "year" as const });

@@ -38,6 +38,7 @@ const license: License = {
   revision: 1n,
   statusReason: "",
   ...withAddOns({ features: ["*"], limits: [] }, []),
+  grants: [],
   validFrom: before,
   graceDays: 3,
   metadata: {},

@@ -1,5 +1,6 @@
 import type { HeldAddOn } from "./add-on.ts";
 import type { GivenTerms } from "./effective-terms.ts";
+import type { Grant } from "./grant.ts";
 import type { Cycle, LicenseType, Limit } from "./terms.ts";
 
 /** Where a license stands; the meaning of each is in `docs/architecture.md` and `proto/licet/licensing/v1/license.proto`. */
@@ -40,6 +41,8 @@ export interface License {
   /** In effect, as all three: `withAddOns` makes them of the two above. `*` alone means all of the product. */
   features: readonly string[];
   limits: readonly Limit[];
+  /** By feature; one that has expired stays until that is told. */
+  grants: readonly Grant[];
   /** Absent: unlimited. */
   seats?: number;
   validFrom: Date;

@@ -2,6 +2,7 @@ import { invalidArgument } from "@licet/platform/errors";
 import { failure } from "../errors.ts";
 import type { HeldAddOn } from "./add-on.ts";
 import { checkAddOns, checkCurrency, type GivenTerms, withAddOns } from "./effective-terms.ts";
+import { type FeatureList, type Grant, keptUnder, listsFeature, withGrant, withoutGrant } from "./grant.ts";
 import { DAY_MS, type DecidedStatus, type License, type LicenseStatus, statusAt } from "./license.ts";
 import { billingCycleFor, checkEnd, checkPlanFor, checkPlanOffered, planBase } from "./provision.ts";
 import { toldAt } from "./schedule.ts";
@@ -84,7 +85,8 @@ export function renew(license: License, end: NewEnd, terms: PlanTerms | undefine
 }
 
 /**
- * Gives a license another plan version; where a trial becomes none, a term of the plan begins.
+ * Gives a license another plan version; where a trial becomes none, a term of the plan begins. Grants that the license
+ * then neither has anyway nor may have end.
  *
  * @param wanted.addOns - all that it holds from then on, sold with that plan
  */
@@ -104,13 +106,15 @@ export function changePlan(
   const base = planBase(terms, wanted.seats);
   checkAddOns(base, wanted.addOns, "add_ons.orders");
   checkCurrency(wanted.addOns, terms, "add_ons.orders");
+  const given = withAddOns(base, wanted.addOns);
   const billingCycle = nextBillingCycle(license, wanted.billingCycle, terms);
   const onPlan: License = {
     ...rest,
     plan: { code: plan.plan, version: plan.version },
     type: terms.type,
-    ...withAddOns(base, wanted.addOns),
+    ...given,
     attributes: terms.attributes,
+    grants: keptUnder(license.grants, { features: given.features, grantable: terms.grantable }),
     ...(billingCycle && { billingCycle }),
   };
   if (license.type !== "trial" || terms.type === "trial") return changed(license, onPlan, now);
@@ -133,6 +137,42 @@ export function extendTrial(license: License, days: number, now: Date): License 
   const end = new Date(Math.max(validUntil.getTime(), now.getTime()) + days * DAY_MS);
   checkEnd("days", end, license.graceDays);
   return changed(license, withNewEnd(license, from, end), now);
+}
+
+/**
+ * Grants a license a feature of its product, or changes the grant that it has of it.
+ *
+ * @param grantable - what its plan version lets be granted; undefined for a bare license, which may be granted all
+ */
+export function activateFeature(
+  license: License,
+  wanted: Omit<Grant, "activatedAt">,
+  grantable: FeatureList | undefined,
+  now: Date,
+): License {
+  const { licenseId, plan, grants } = license;
+  checkLives(licenseId, statusAt(license, now));
+  if (plan && !listsFeature(grantable ?? [], wanted.feature)) {
+    const { feature } = wanted;
+    const message = `Plan ${plan.code} in version ${plan.version} does not let feature ${feature} be granted.`;
+    throw failure("GRANT_NOT_ALLOWED", message, { feature, plan: plan.code, plan_version: `${plan.version}` });
+  }
+  return changed(license, { ...license, grants: withGrant(licenseId, grants, wanted, now) }, now);
+}
+
+/** Takes the grant of a feature from a license. */
+export function deactivateFeature(license: License, feature: string, now: Date): License {
+  const { licenseId, plan, grants, features, base } = license;
+  checkLives(licenseId, statusAt(license, now));
+  const after = withoutGrant(grants, feature);
+  if (after.length < grants.length) return changed(license, { ...license, grants: after }, now);
+  if (!listsFeature(features, feature)) {
+    throw failure("GRANT_NOT_FOUND", `License ${licenseId} has no grant of feature ${feature}.`);
+  }
+  const extra = listsFeature(base.features, feature) ? "" : "an add-on to ";
+  const by = plan ? `${extra}plan ${plan.code}` : "terms of its own";
+  const message = `License ${licenseId} has feature ${feature} by ${by}, not by a grant; only a grant can be deactivated.`;
+  throw failure("FEATURE_IN_PLAN", message, { feature, plan: plan?.code ?? "" });
 }
 
 /** Makes of a license what billing knows about its payment. */

@@ -134,6 +134,7 @@ function common(wanted: Wanted, validUntil: Date | undefined) {
     ...(validUntil && { validUntil }),
     graceDays: wanted.graceDays,
     autoRenew: wanted.autoRenew,
+    grants: [],
     metadata: wanted.metadata,
     createdAt: now,
     updatedAt: now,

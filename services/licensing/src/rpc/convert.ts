@@ -25,6 +25,7 @@ import { type LicenseAddOnSchema, LicenseSchema, LicenseStatus } from "@licet/co
 import { ApiKeyRole, type ApiKeySchema, type TenantSchema } from "@licet/contracts/licet/licensing/v1/tenant_pb";
 import { invalidArgument } from "@licet/platform/errors";
 import type { HeldAddOn } from "../domain/add-on.ts";
+import { anonymous, grantsAt } from "../domain/grant.ts";
 import { type License, type LicenseStatus as Status, statusAt } from "../domain/license.ts";
 import type { KeyStyle, KeyFormat as Style } from "../domain/license-key.ts";
 import type { Product } from "../domain/product.ts";
@@ -218,6 +219,7 @@ export function termsFromProto(message: PlanTermsMessage | undefined): terms.Pla
     termDays: message.termDays,
     attributes: message.attributes,
     ...(message.seats !== undefined && { seats: message.seats }),
+    grantable: message.grantableFeatures,
   };
 }
 
@@ -238,6 +240,7 @@ function termsToProto(value: terms.PlanTerms): MessageInitShape<typeof PlanTerms
     termDays: value.termDays,
     attributes: { ...value.attributes },
     ...(value.seats !== undefined && { seats: value.seats }),
+    grantableFeatures: [...value.grantable],
   };
 }
 
@@ -270,12 +273,18 @@ export function customerToProto(customer: Customer): MessageInitShape<typeof Cus
   };
 }
 
-/** The wire's form of a license with its status at `now`. */
+/** The wire's form of a license with its status and grants at `now`. */
 export function licenseToProto(license: License, now: Date): MessageInitShape<typeof LicenseSchema> {
-  return licenseWithStatus(license, statusAt(license, now));
+  return licenseWithStatus({ ...license, grants: grantsAt(license.grants, now) }, statusAt(license, now));
 }
 
-/** The wire's form of a license with a status that it has at some time. */
+/** The wire's form of a license as others than its tenant may see it: without notes, persons and prices, as of `now`. */
+export function foreignLicenseToProto(license: License, now: Date): MessageInitShape<typeof LicenseSchema> {
+  const shown = licenseToProto({ ...license, grants: anonymous(license.grants), addOns: [] }, now);
+  return { ...shown, metadata: {}, statusReason: "" };
+}
+
+/** The wire's form of a license with a status that it has at some time, and all its grants. */
 export function licenseWithStatus(license: License, status: Status): MessageInitShape<typeof LicenseSchema> {
   return { ...withStatus(license, toEnum(LicenseStatus, status)), etag: license.revision.toString() };
 }
@@ -306,6 +315,11 @@ function withStatus(license: License, status: LicenseStatus): MessageInitShape<t
     autoRenew: license.autoRenew,
     cancelsAt: optionalTimestamp(license.cancellation?.at),
     unpaidGraceUntil: optionalTimestamp(license.unpaidGraceUntil),
+    grants: license.grants.map(({ activatedAt, expiresAt, ...rest }) => ({
+      ...rest,
+      activatedAt: timestampFromDate(activatedAt),
+      expiresAt: optionalTimestamp(expiresAt),
+    })),
   };
 }
 
@@ -330,6 +344,7 @@ export function historyEntryToProto(entry: StoredHistoryEntry): MessageInitShape
     cause: entry.cause,
     licenseId: entry.licenseId ?? "",
     keyId: entry.keyId ?? "",
+    feature: entry.feature ?? "",
     actor: entry.actor,
     reason: entry.reason,
     ipAddress: entry.ipAddress,
@@ -343,8 +358,9 @@ export function historyEntryToProto(entry: StoredHistoryEntry): MessageInitShape
 }
 
 /**
- * A snapshot for deciders: its licenses carry the decided status, the clock is theirs. Etags and reasons of status
- * changes stay out: they decide nothing, and a snapshot must not grow when licenses are suspended or revoked.
+ * A snapshot for deciders: its licenses carry the decided status and all stored grants, the clock is theirs. Etags,
+ * reasons of status changes and who granted stay out: they decide nothing, and a snapshot must not grow when licenses are
+ * suspended or revoked.
  */
 export function snapshotToProto(snapshot: Snapshot): MessageInitShape<typeof EntitlementSnapshotSchema> {
   return {
@@ -352,7 +368,7 @@ export function snapshotToProto(snapshot: Snapshot): MessageInitShape<typeof Ent
     customerId: snapshot.customerId,
     version: snapshot.version,
     licenses: snapshot.licenses.map((license) => ({
-      ...withStatus(license, toEnum(LicenseStatus, license.decidedStatus)),
+      ...withStatus({ ...license, grants: anonymous(license.grants) }, toEnum(LicenseStatus, license.decidedStatus)),
       statusReason: "",
     })),
     issuedAt: timestampFromDate(snapshot.issuedAt),

@@ -16,7 +16,7 @@ export const createPlan: Handler<typeof CatalogService, "createPlan", Context> =
     checkTerms(terms);
     await raiseCatalogVersion(tx, call.tenant, request.product);
     if (request.customerId !== "") await getCustomer(tx, call.tenant, request.customerId);
-    await checkFeaturesExist(tx, call.tenant, request.product, terms.features);
+    await checkFeaturesExist(tx, call.tenant, request.product, [...terms.features, ...terms.grantable]);
     const plan: Plan = {
       product: request.product,
       plan: request.plan,

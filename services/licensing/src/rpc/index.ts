@@ -6,6 +6,7 @@ import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_
 import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
 import { type Handlers, implement, type ServiceBinding } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
+import { activateFeature } from "./activate-feature.ts";
 import { cancelLicense } from "./cancel-license.ts";
 import { changePlan } from "./change-plan.ts";
 import { checkKey } from "./check-key.ts";
@@ -16,6 +17,7 @@ import { createFeature } from "./create-feature.ts";
 import { createPlan } from "./create-plan.ts";
 import { createProduct } from "./create-product.ts";
 import { createTenant } from "./create-tenant.ts";
+import { deactivateFeature } from "./deactivate-feature.ts";
 import { extendTrial } from "./extend-trial.ts";
 import { getAddOn } from "./get-add-on.ts";
 import { getCustomer } from "./get-customer.ts";
@@ -107,6 +109,8 @@ const licensing: Handlers<typeof LicensingService, Context> = {
   transferLicense,
   changePlan,
   extendTrial,
+  activateFeature,
+  deactivateFeature,
   setPaymentStanding,
   listLicenseEvents,
   getEntitlementSnapshot,

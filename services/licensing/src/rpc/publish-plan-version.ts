@@ -20,7 +20,7 @@ export const publishPlanVersion: Handler<typeof CatalogService, "publishPlanVers
     await raiseCatalogVersion(tx, tenant, request.product);
     const before = await getPlan(tx, tenant, request.product, request.plan, 0);
     checkEtag(`Plan ${before.plan} of product ${before.product}`, request.etag, before.revision);
-    await checkFeaturesExist(tx, tenant, request.product, terms.features);
+    await checkFeaturesExist(tx, tenant, request.product, [...terms.features, ...terms.grantable]);
     const version = before.latestVersion + 1;
     const plan: Plan = {
       ...before,

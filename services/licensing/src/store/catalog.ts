@@ -399,6 +399,7 @@ export async function insertPlanVersion(tx: Transaction<DB>, tenant: string, pla
       term_days: terms.termDays,
       seats: terms.seats ?? null,
       attributes: JSON.stringify(terms.attributes),
+      grantable: [...terms.grantable],
       published_at: plan.publishedAt,
     })
     .execute();
@@ -434,6 +435,7 @@ function plansWithVersion(tx: Transaction<DB>, tenant: string) {
       "plan_version.term_days",
       "plan_version.seats",
       "plan_version.attributes",
+      "plan_version.grantable",
       "plan_version.published_at",
     ]);
 }

@@ -28,6 +28,7 @@ export function licensesWithTerms(db: Kysely<DB>) {
       "license.status_reason",
       "license.features",
       "license.limits",
+      "license.grants",
       "license.seats",
       "license.add_ons",
       "license.valid_from",

@@ -1,11 +1,13 @@
 import type { Selectable } from "kysely";
 import { type GivenTerms, withAddOns } from "../domain/effective-terms.ts";
+import type { Grant } from "../domain/grant.ts";
 import type { DecidedStatus, License, LicenseStatus } from "../domain/license.ts";
 import type { Cycle, LicenseType, Limit, Plan, UsagePrice } from "../domain/terms.ts";
 import { heldAddOnsFromJson, heldAddOnsToJson } from "./add-on-mapping.ts";
 import type { License as LicenseTable, Plan as PlanTable, PlanVersion } from "./schema.ts";
 
-// jsonb shapes; big integers are strings there because JSON numbers lose them.
+// jsonb shapes; big integers are strings there because JSON numbers lose them, and times are RFC 3339.
+type GrantJson = Omit<Grant, "activatedAt" | "expiresAt"> & { activatedAt: string; expiresAt: string | null };
 type LimitJson = { metric: string; maximum: string | null; window: Limit["window"]; enforcement: Limit["enforcement"] };
 type UsagePriceJson = { metric: string; includedPerMonth: string; currency: string; decimal: string };
 
@@ -30,6 +32,26 @@ function limitsFromJson(stored: unknown): Limit[] {
     ...(maximum !== null && { maximum: BigInt(maximum) }),
     window,
     enforcement,
+  }));
+}
+
+function grantsToJson(grants: readonly Grant[]): string {
+  return JSON.stringify(
+    grants.map(
+      ({ activatedAt, expiresAt, ...rest }): GrantJson => ({
+        ...rest,
+        activatedAt: activatedAt.toISOString(),
+        expiresAt: expiresAt?.toISOString() ?? null,
+      }),
+    ),
+  );
+}
+
+function grantsFromJson(stored: unknown): Grant[] {
+  return (stored as GrantJson[]).map(({ activatedAt, expiresAt, ...rest }) => ({
+    ...rest,
+    activatedAt: new Date(activatedAt),
+    ...(expiresAt !== null && { expiresAt: new Date(expiresAt) }),
   }));
 }
 
@@ -70,6 +92,7 @@ export function licenseFromRow(row: LicenseRow): License {
     ...(row.unpaid_grace_until !== null && { unpaidGraceUntil: row.unpaid_grace_until }),
     ...(row.cancels_at !== null && { cancellation: { at: row.cancels_at, reason: row.cancel_reason } }),
     ...withAddOns(base, heldAddOnsFromJson(row.add_ons)),
+    grants: grantsFromJson(row.grants),
     validFrom: row.valid_from,
     ...(row.valid_until !== null && { validUntil: row.valid_until }),
     graceDays: row.grace_days,
@@ -110,6 +133,7 @@ export function changeableColumns(license: License, dueAt: Date | undefined) {
     limits: bare ? limitsToJson(license.base.limits) : null,
     seats: license.base.seats ?? null,
     add_ons: heldAddOnsToJson(license.addOns),
+    grants: grantsToJson(license.grants),
     valid_from: license.validFrom,
     valid_until: license.validUntil ?? null,
     grace_days: license.graceDays,
@@ -149,6 +173,7 @@ export function planFromRow(row: Selectable<PlanVersion> & Omit<Selectable<PlanT
       termDays: row.term_days,
       ...(row.seats !== null && { seats: row.seats }),
       attributes: row.attributes as Record<string, string>,
+      grantable: row.grantable,
     },
     publishedAt: row.published_at,
     ...(row.customer_id !== null && { customerId: row.customer_id }),

@@ -135,6 +135,7 @@ export interface License {
   ended_at: Timestamp | null;
   features: string[] | null;
   grace_days: number;
+  grants: Generated<Json>;
   license_id: string;
   limits: Json | null;
   metadata: Json;
@@ -166,6 +167,7 @@ export interface LicenseHistory {
   effective_at: Timestamp;
   entry_id: Generated<bigint>;
   event_id: string;
+  feature: string | null;
   ip_address: string;
   key_id: string | null;
   license_id: string | null;
@@ -213,6 +215,7 @@ export interface Plan {
 export interface PlanVersion {
   attributes: Generated<Json>;
   features: string[];
+  grantable: Generated<string[]>;
   limits: Json;
   plan: string;
   price_amount_minor: bigint | null;

@@ -349,6 +349,15 @@ export declare type PlanTerms = Message<"licet.licensing.v1.PlanTerms"> & {
    * @generated from field: map<string, string> attributes = 20;
    */
   attributes: { [key: string]: string };
+
+  /**
+   * The codes of the features that may be granted to a single license beyond
+   * the plan, see LicensingService.ActivateFeature; `*` alone means all
+   * features of the product, those of the future included. Empty: none.
+   *
+   * @generated from field: repeated string grantable_features = 30;
+   */
+  grantableFeatures: string[];
 };
 
 /**

@@ -298,6 +298,40 @@ export enum ErrorReason {
    * @generated from enum value: ERROR_REASON_ADD_ON_RETIRED = 76;
    */
   ADD_ON_RETIRED = 76,
+
+  /**
+   * FAILED_PRECONDITION: the license's plan version does not let the feature be
+   * granted, see `grantable_features` of PlanTerms. The metadata `feature`,
+   * `plan` and `plan_version` say which ones.
+   *
+   * @generated from enum value: ERROR_REASON_GRANT_NOT_ALLOWED = 80;
+   */
+  GRANT_NOT_ALLOWED = 80,
+
+  /**
+   * FAILED_PRECONDITION: the license has as many grants as one can, in number
+   * or in the size of their configurations. The metadata `maximum` says how
+   * many.
+   *
+   * @generated from enum value: ERROR_REASON_TOO_MANY_GRANTS = 81;
+   */
+  TOO_MANY_GRANTS = 81,
+
+  /**
+   * NOT_FOUND: the license has no grant of the feature.
+   *
+   * @generated from enum value: ERROR_REASON_GRANT_NOT_FOUND = 82;
+   */
+  GRANT_NOT_FOUND = 82,
+
+  /**
+   * FAILED_PRECONDITION: the license has the feature by its terms and not by a
+   * grant, so it can't be deactivated. The metadata `feature` says which one,
+   * `plan` by which plan; that is empty for a bare license.
+   *
+   * @generated from enum value: ERROR_REASON_FEATURE_IN_PLAN = 83;
+   */
+  FEATURE_IN_PLAN = 83,
 }
 
 /**
