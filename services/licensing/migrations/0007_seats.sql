@@ -19,7 +19,8 @@ ALTER TABLE product
 CREATE TABLE license_seats (
   tenant_id  text NOT NULL,
   license_id uuid NOT NULL,
-  -- license.seats, brought here by the trigger below: one statement has to compare it with what is taken. NULL: unlimited.
+  -- The license's seats, brought here by the trigger below: one statement has to compare them with what is taken. NULL:
+  -- unlimited.
   seats_max  integer,
   -- The rows of activation. It may lie above the maximum after that was lowered.
   seats_used integer NOT NULL DEFAULT 0 CHECK (seats_used >= 0),
@@ -86,12 +87,17 @@ CREATE POLICY system_reads ON activation FOR SELECT TO licet_system USING (true)
 GRANT SELECT (tenant_id, license_id, lease_until) ON activation TO licet_system;
 
 -- In the database and not in the service: releases before this one, which run on during a deployment, change the seats of
--- licenses too. An upsert, so that it meets whoever makes the row at the same time from the license as it was.
+-- licenses too. An upsert, so that it meets whoever makes the row at the same time from the license as it was. A license has
+-- the seats it was sold and those that its add-ons give (the column add_ons comes with 0008, before any license is changed).
 CREATE FUNCTION follow_license_seats() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-  INSERT INTO license_seats (tenant_id, license_id, seats_max) VALUES (NEW.tenant_id, NEW.license_id, NEW.seats)
-  ON CONFLICT (tenant_id, license_id) DO UPDATE SET seats_max = excluded.seats_max;
+  IF (NEW.seats, NEW.add_ons) IS DISTINCT FROM (OLD.seats, OLD.add_ons) THEN
+    INSERT INTO license_seats (tenant_id, license_id, seats_max)
+    SELECT NEW.tenant_id, NEW.license_id,
+           NEW.seats + coalesce(sum((held->>'quantity')::integer * (held->>'seats')::integer), 0)
+      FROM jsonb_array_elements(NEW.add_ons) AS held
+    ON CONFLICT (tenant_id, license_id) DO UPDATE SET seats_max = excluded.seats_max;
+  END IF;
   RETURN NULL;
 END $$;
-CREATE TRIGGER follow_license_seats AFTER UPDATE OF seats ON license FOR EACH ROW
-  WHEN (OLD.seats IS DISTINCT FROM NEW.seats) EXECUTE FUNCTION follow_license_seats();
+CREATE TRIGGER follow_license_seats AFTER UPDATE ON license FOR EACH ROW EXECUTE FUNCTION follow_license_seats();

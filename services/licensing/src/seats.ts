@@ -86,7 +86,7 @@ export async function activate(
   const { licenseId, customerId } = license;
   const clock = ctx.leaseClock();
   const lease = policy.leaseSeconds === undefined ? {} : { leaseSeconds: policy.leaseSeconds };
-  let seats: Seats = await openSeats(tx, tenant, licenseId);
+  let seats: Seats = await openSeats(tx, tenant, license);
   const which = await findInstance(tx, tenant, licenseId, identity, policy.rules);
   const held = (await findActivation(tx, tenant, licenseId, clock, which))?.activationId;
   if (held !== undefined) {
@@ -130,7 +130,7 @@ export async function deactivate(
   { identity, actor }: Pick<Wanted, "identity" | "actor">,
 ): Promise<Activated> {
   const { licenseId } = license;
-  const seats = await openSeats(tx, tenant, licenseId);
+  const seats = await openSeats(tx, tenant, license);
   const which = await findInstance(tx, tenant, licenseId, identity, policy.rules);
   const found = await findActivation(tx, tenant, licenseId, ctx.leaseClock(), which);
   if (!found) return { seats };
@@ -155,7 +155,7 @@ export async function release(
   activationId: string,
   actor: SeatActor,
 ): Promise<Activated | undefined> {
-  await openSeats(tx, tenant, license.licenseId);
+  await openSeats(tx, tenant, license);
   const freed = await free(ctx, tx, tenant, license, "released", { activationId }, actor);
   const [activation] = freed?.activations ?? [];
   return freed && activation && { activation, seats: freed.seats };

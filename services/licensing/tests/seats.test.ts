@@ -51,7 +51,7 @@ async function tenant(tenantId: string, keyPrefix: string): Promise<void> {
 }
 
 /** A license of a new customer with a key of its own. */
-async function sell(product: string, plan = "basic", of = brand) {
+async function sell(product: string, plan = "basic", of = brand, addOns: { addOn: string; quantity: number }[] = []) {
   const { customer } = await of.customers.createCustomer({ requestId: newId(), name: "C" });
   const customerId = customer?.customerId ?? "";
   const { license, keySecret, key } = await of.licenses.provisionLicense({
@@ -59,6 +59,7 @@ async function sell(product: string, plan = "basic", of = brand) {
     customerId,
     product,
     plan,
+    addOns,
     key: { case: "issueKey", value: true },
   });
   return { customerId, product, key: keySecret, keyId: key?.keyId ?? "", licenseId: license?.licenseId ?? "" };
@@ -374,6 +375,33 @@ describe("fewer seats than are taken", () => {
     expect(await activate(sold, host("c"))).toMatchObject({ valid: false, seats: { used: 1, maximum: 1 } });
     await deactivate(sold, host("b"));
     expect(await activate(sold, host("c"))).toMatchObject({ valid: true, seats: { used: 1, maximum: 1 } });
+  });
+
+  test("seats that add-ons give are seats like others", async () => {
+    const [product, addOn] = ["sites", "more-sites"];
+    const terms = { seats: 2, offers: [{ plan: "solo", pricing: { case: "free", value: true } as const }] };
+    await brand.catalog.createAddOn({ requestId: newId(), product, addOn, name: addOn, terms });
+    const sold = await sell("sites", "solo");
+    const { licenseId } = sold;
+    await activate(sold, site("a.example"));
+    expect(await activate(sold, site("b.example"))).toMatchObject({ valid: false, seats: { used: 1, maximum: 1 } });
+    const order = (quantity: number) =>
+      brand.licenses.updateLicense({
+        requestId: newId(),
+        licenseId,
+        updateMask: { paths: ["add_ons"] },
+        addOns: quantity === 0 ? [] : [{ addOn, quantity }],
+      });
+    expect((await order(2)).license?.seats).toBe(5);
+    for (const id of ["b.example", "c.example"]) {
+      expect(await activate(sold, site(id))).toMatchObject({ valid: true, seats: { maximum: 5 } });
+    }
+    await expect(order(0)).rejects.toMatchObject({ reason: "SEATS_IN_USE", metadata: { used: "3", maximum: "1" } });
+    expect((await order(1)).license?.seats).toBe(3);
+    expect(await activate(sold, site("d.example"))).toMatchObject({ valid: false, seats: { used: 3, maximum: 3 } });
+    // Also where its first seat is asked for after it was sold with them.
+    const other = await sell("sites", "solo", brand, [{ addOn, quantity: 1 }]);
+    expect(await activate(other, site("a.example"))).toMatchObject({ valid: true, seats: { used: 1, maximum: 3 } });
   });
 
   test("leases that are over don't count", async () => {

@@ -109,14 +109,22 @@ export async function lockSeats(
   return row && seatsFromRow(row);
 }
 
-/** {@link lockSeats}, with a row where there was none. The license exists. */
-export async function openSeats(tx: Transaction<DB>, tenant: string, licenseId: string): Promise<LockedSeats> {
+/**
+ * {@link lockSeats}, with a row where there was none. Where the license's seats have changed since it was read, whoever changed
+ * them has made the row.
+ */
+export async function openSeats(
+  tx: Transaction<DB>,
+  tenant: string,
+  { licenseId, seats }: Pick<License, "licenseId" | "seats">,
+): Promise<LockedSeats> {
   const found = await lockSeats(tx, tenant, licenseId);
   if (found) return found;
-  await sql`
-    INSERT INTO license_seats (tenant_id, license_id, seats_max)
-    SELECT tenant_id, license_id, seats FROM license WHERE tenant_id = ${tenant} AND license_id = ${licenseId}
-    ON CONFLICT (tenant_id, license_id) DO NOTHING`.execute(tx);
+  await tx
+    .insertInto("license_seats")
+    .values({ tenant_id: tenant, license_id: licenseId, seats_max: seats ?? null })
+    .onConflict((conflict) => conflict.columns(["tenant_id", "license_id"]).doNothing())
+    .execute();
   return seatsFromRow(await seatsOf(tx, tenant, licenseId).forNoKeyUpdate().executeTakeFirstOrThrow());
 }
 
