@@ -1,5 +1,5 @@
 import { fileURLToPath } from "node:url";
-import { type Client, createClient } from "@connectrpc/connect";
+import { type Client, createClient, type Transport } from "@connectrpc/connect";
 import { ActivationService } from "@licet/contracts/licet/licensing/v1/activation_service_pb";
 import { LicenseType } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
@@ -40,6 +40,8 @@ export interface Harness {
   /** What was published, in order. */
   published: OutgoingRecord[];
   as(tenant: string, role: Role | "mesh"): Clients;
+  /** What `as` calls through; with `scopes` the caller holds only those of the role's. */
+  transport(tenant: string, role: Role | "mesh", scopes?: readonly string[]): Transport;
   /** Callers refused from now on, as `<tenant> <role>`: their keys were revoked. */
   revoked: Set<string>;
   /** Opens ports; callers name themselves by `authorization: test <tenant> <role>`. End them before `stop`. */
@@ -102,9 +104,9 @@ export async function startHarness(subscriptions: Partial<SubscriptionLimits> = 
   // The tests' callers say who they are: `test <tenant> <role>`.
   const revoked = new Set<string>();
   const authenticate = async (headers: Headers): Promise<Credential> => {
-    const [tenant = "", role = ""] = (headers.get("authorization") ?? "").split(" ").slice(1);
+    const [tenant = "", role = "", narrowed] = (headers.get("authorization") ?? "").split(" ").slice(1);
     if (revoked.has(`${tenant} ${role}`)) throw platformError("CREDENTIAL_INVALID", "the API key was revoked");
-    const scopes = role === "mesh" ? ["mesh"] : scopesOf[role as Role];
+    const scopes = narrowed?.split(",") ?? (role === "mesh" ? ["mesh"] : scopesOf[role as Role]);
     return {
       id: `key-of-${tenant}`,
       tenant,
@@ -114,6 +116,10 @@ export async function startHarness(subscriptions: Partial<SubscriptionLimits> = 
     };
   };
   const pipeline = createPipeline({ authenticate, maxConcurrent: 200, maxStreams: 20, logger });
+  const transport = (tenant: string, role: Role | "mesh", scopes?: readonly string[]) => {
+    const authorization = ["test", tenant, role, ...(scopes ? [scopes.join(",")] : [])].join(" ");
+    return createLocalTransport({ bindings: licensing.bindings, pipeline, headers: { authorization } });
+  };
   const anonymous = createLocalTransport({ bindings: licensing.bindings, pipeline, headers: {} });
   return {
     database,
@@ -133,18 +139,15 @@ export async function startHarness(subscriptions: Partial<SubscriptionLimits> = 
     },
     installed: createClient(ActivationService, anonymous),
     instance,
+    transport,
     as(tenant, role) {
-      const transport = createLocalTransport({
-        bindings: licensing.bindings,
-        pipeline,
-        headers: { authorization: `test ${tenant} ${role}` },
-      });
+      const channel = transport(tenant, role);
       return {
-        tenants: createClient(TenantService, transport),
-        catalog: createClient(CatalogService, transport),
-        customers: createClient(CustomerService, transport),
-        licenses: createClient(LicensingService, transport),
-        keys: createClient(KeyService, transport),
+        tenants: createClient(TenantService, channel),
+        catalog: createClient(CatalogService, channel),
+        customers: createClient(CustomerService, channel),
+        licenses: createClient(LicensingService, channel),
+        keys: createClient(KeyService, channel),
       };
     },
     async stop() {

@@ -2,9 +2,8 @@ import { randomBytes } from "node:crypto";
 import { createBilling } from "@licet/billing";
 import { defaults as billingDefaults } from "@licet/billing/config";
 import { createLicensing, type Licensing } from "@licet/licensing";
-import { createLicensingCredentials, followCredentials } from "@licet/mesh/credentials";
+import { createLicensingCredentials, followCredentials, type LicensingCredentials } from "@licet/mesh/credentials";
 import { topics } from "@licet/mesh/topics";
-import type { Credentials } from "@licet/platform/credentials";
 import { roles } from "@licet/platform/database/roles";
 import { createPostgresBus } from "@licet/platform/events/postgres";
 import type { Lifecycle } from "@licet/platform/lifecycle";
@@ -31,7 +30,7 @@ export interface Services {
   readonly metering: UsageMetering;
   readonly validation: Validation;
   /** The API keys of all tenants, for whoever serves the bindings. */
-  readonly credentials: Credentials;
+  readonly credentials: LicensingCredentials;
   readonly bindings: readonly ServiceBinding[];
   readonly pipeline: Pipeline;
 }
@@ -74,9 +73,10 @@ export async function createServices(options: ServicesOptions): Promise<Services
     { bus, logger, now },
   );
   lifecycle.defer("licensing", () => licensing.stop());
-  const credentials: Credentials = createLicensingCredentials({
+  const credentials: LicensingCredentials = createLicensingCredentials({
     licensing: reach(licensing.bindings),
     meshKey,
+    logger,
     now: () => now().getTime(),
   });
   const following = await followCredentials(credentials, bus, logger);
@@ -95,6 +95,8 @@ export async function createServices(options: ServicesOptions): Promise<Services
   });
   lifecycle.defer("billing", async () => billing.stop());
   licensing.start();
+  credentials.use.start();
+  lifecycle.defer("use of API keys", () => credentials.use.stop());
   await metering.start();
   billing.start();
   return {

@@ -24,9 +24,10 @@ import type { LicenseHistoryEntrySchema } from "@licet/contracts/licet/licensing
 import { LicenseSchema, LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
 import { ApiKeyRole, type ApiKeySchema, type TenantSchema } from "@licet/contracts/licet/licensing/v1/tenant_pb";
 import { invalidArgument } from "@licet/platform/errors";
+import { scopesOfKey } from "../domain/api-key.ts";
 import { type License, type LicenseStatus as Status, statusAt } from "../domain/license.ts";
 import type { KeyStyle } from "../domain/license-key.ts";
-import { type Role, scopesOf } from "../domain/roles.ts";
+import type { Role } from "../domain/roles.ts";
 import type * as terms from "../domain/terms.ts";
 import type { Catalog, Feature, Product } from "../store/catalog.ts";
 import type { Customer } from "../store/customers.ts";
@@ -70,10 +71,12 @@ export function apiKeyToProto(key: ApiKey): MessageInitShape<typeof ApiKeySchema
     keyId: key.keyId,
     name: key.name,
     role: toEnum(ApiKeyRole, key.role),
-    scopes: [...scopesOf[key.role]],
+    scopes: scopesOfKey(key),
     createdAt: timestampFromDate(key.createdAt),
     expiresAt: optionalTimestamp(key.expiresAt),
     revokedAt: optionalTimestamp(key.revokedAt),
+    lastUsedAt: optionalTimestamp(key.lastUsedAt),
+    replacedBy: key.replacedBy ?? "",
   };
 }
 
@@ -84,7 +87,7 @@ export function credentialToProto(key: ApiKey): MessageInitShape<typeof Credenti
     keyId: key.keyId,
     secretHash: key.secretHash,
     role: toEnum(ApiKeyRole, key.role),
-    scopes: [...scopesOf[key.role]],
+    scopes: scopesOfKey(key),
     version: key.version,
     expiresAt: optionalTimestamp(key.expiresAt),
     revokedAt: optionalTimestamp(key.revokedAt),

@@ -36,6 +36,7 @@ import { listTenants } from "./list-tenants.ts";
 import { provisionLicense } from "./provision-license.ts";
 import { publishPlanVersion } from "./publish-plan-version.ts";
 import { renewLicense } from "./renew-license.ts";
+import { reportApiKeyUse } from "./report-api-key-use.ts";
 import { resolveCredential } from "./resolve-credential.ts";
 import { resumeLicense } from "./resume-license.ts";
 import { retireSigningKey } from "./retire-signing-key.ts";
@@ -43,6 +44,7 @@ import { revealKey } from "./reveal-key.ts";
 import { revokeApiKey } from "./revoke-api-key.ts";
 import { revokeKey } from "./revoke-key.ts";
 import { revokeLicense } from "./revoke-license.ts";
+import { rotateApiKey } from "./rotate-api-key.ts";
 import { rotateKey } from "./rotate-key.ts";
 import { rotateSigningKey } from "./rotate-signing-key.ts";
 import { setPaymentStanding } from "./set-payment-standing.ts";
@@ -57,8 +59,10 @@ const tenants: Handlers<typeof TenantService, Context> = {
   listTenants,
   createApiKey,
   listApiKeys,
+  rotateApiKey,
   revokeApiKey,
   resolveCredential,
+  reportApiKeyUse,
 };
 
 const catalog: Handlers<typeof CatalogService, Context> = {
