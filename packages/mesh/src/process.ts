@@ -153,6 +153,7 @@ async function start<S extends z.ZodObject>({ definition, common, own, logger, l
     authenticate: (headers) => credentials.authenticate(headers),
     maxConcurrent: common.MAX_CONCURRENT,
     maxStreams: common.MAX_STREAMS,
+    trustedProxies: common.TRUSTED_PROXIES,
     logger,
   });
   const { bindings } = service;

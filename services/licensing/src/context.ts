@@ -1,6 +1,8 @@
 import type { KeyedHash, Vault } from "@licet/platform/crypto";
 import type { Databases } from "@licet/platform/database/database";
 import type { Kysely } from "kysely";
+import type { KnownKeys } from "./known-keys.ts";
+import type { PublicCalls } from "./public-calls.ts";
 import type { DB } from "./store/schema.ts";
 import type { Subscriptions } from "./subscriptions.ts";
 
@@ -11,6 +13,7 @@ export interface Context {
   readonly vault: Vault;
   /** Finds license keys. */
   readonly keyHash: KeyedHash;
+  readonly knownKeys: KnownKeys;
   /** Names the installation in what it signs. */
   readonly issuer: string;
   readonly now: () => Date;
@@ -22,4 +25,6 @@ export interface Context {
   readonly wakeRelay: () => void;
   /** What subscribers of the history share. */
   readonly subscriptions: Subscriptions;
+  /** What calls of installed products share. */
+  readonly publicCalls: PublicCalls;
 }

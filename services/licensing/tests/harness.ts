@@ -18,7 +18,12 @@ import { createPipeline } from "@licet/platform/rpc/pipeline";
 import type { RpcServer } from "@licet/platform/rpc/server";
 import { createWebServer } from "@licet/platform/rpc/web";
 import { createTestDatabase, type TestDatabase } from "@licet/platform/testing/database";
-import { type SubscriptionLimits, subscriptionDefaults } from "../src/config.ts";
+import {
+  type PublicCallLimits,
+  publicCallDefaults,
+  type SubscriptionLimits,
+  subscriptionDefaults,
+} from "../src/config.ts";
 import { type Role, scopesOf } from "../src/domain/roles.ts";
 import { createLicensing, type Dependencies, type Licensing } from "../src/service.ts";
 import type { DB } from "../src/store/schema.ts";
@@ -50,6 +55,8 @@ export interface Harness {
   installed: Client<typeof ActivationService>;
   /** One more licensing service on the same database, not started. */
   instance(overrides?: Partial<Dependencies>): Licensing;
+  /** What installed products call of such an instance. */
+  installedOf(instance: Licensing): Client<typeof ActivationService>;
   stop(): Promise<void>;
 }
 
@@ -73,8 +80,14 @@ function rememberingBus(published: OutgoingRecord[]): EventBus {
   };
 }
 
-/** @param subscriptions bounds of subscribers that differ from the usual ones. */
-export async function startHarness(subscriptions: Partial<SubscriptionLimits> = {}): Promise<Harness> {
+/**
+ * @param subscriptions bounds of subscribers that differ from the usual ones.
+ * @param publicCalls bounds of public calls that differ from the usual ones.
+ */
+export async function startHarness(
+  subscriptions: Partial<SubscriptionLimits> = {},
+  publicCalls: Partial<PublicCallLimits> = {},
+): Promise<Harness> {
   const database = await createTestDatabase<DB>({
     name: "licensing",
     migrations: fileURLToPath(new URL("../migrations", import.meta.url)),
@@ -90,6 +103,7 @@ export async function startHarness(subscriptions: Partial<SubscriptionLimits> = 
         masterKeys: [{ id: "test", key: new Uint8Array(32).fill(7) }],
         currentMasterKey: "test",
         subscriptions: { ...subscriptionDefaults, ...subscriptions },
+        publicCalls: { ...publicCallDefaults, ...publicCalls },
       },
       {
         bus: rememberingBus(published),
@@ -120,7 +134,8 @@ export async function startHarness(subscriptions: Partial<SubscriptionLimits> = 
     const authorization = ["test", tenant, role, ...(scopes ? [scopes.join(",")] : [])].join(" ");
     return createLocalTransport({ bindings: licensing.bindings, pipeline, headers: { authorization } });
   };
-  const anonymous = createLocalTransport({ bindings: licensing.bindings, pipeline, headers: {} });
+  const installedOf = ({ bindings }: Licensing) =>
+    createClient(ActivationService, createLocalTransport({ bindings, pipeline, headers: {} }));
   return {
     database,
     licensing,
@@ -137,7 +152,8 @@ export async function startHarness(subscriptions: Partial<SubscriptionLimits> = 
         stop: async (graceMs) => void (await Promise.all(servers.map((server) => server.stop(graceMs)))),
       };
     },
-    installed: createClient(ActivationService, anonymous),
+    installed: installedOf(licensing),
+    installedOf,
     instance,
     transport,
     as(tenant, role) {

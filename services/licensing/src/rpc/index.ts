@@ -1,9 +1,11 @@
+import type { DescMethod } from "@bufbuild/protobuf";
 import { ActivationService } from "@licet/contracts/licet/licensing/v1/activation_service_pb";
 import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
 import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
 import { KeyService } from "@licet/contracts/licet/licensing/v1/key_service_pb";
 import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
+import { isPublic } from "@licet/platform/rpc/call";
 import { type Handlers, implement, type ServiceBinding } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
 import { cancelLicense } from "./cancel-license.ts";
@@ -113,8 +115,10 @@ const keys: Handlers<typeof KeyService, Context> = {
 
 const activations: Handlers<typeof ActivationService, Context> = { checkKey };
 
-/** All services of licensing, bound to their context. */
-export function bindServices(ctx: Context): ServiceBinding[] {
+/** All services of licensing, bound to their context; public methods to one whose database connections are their own. */
+export function bindServices(shared: Context): ServiceBinding[] {
+  const ofProducts: Context = { ...shared, db: shared.publicCalls.db };
+  const ctx = (method: DescMethod) => (isPublic(method) ? ofProducts : shared);
   return [
     implement(TenantService, ctx, tenants),
     implement(CatalogService, ctx, catalog),
