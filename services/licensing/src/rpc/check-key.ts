@@ -13,7 +13,7 @@ import type { ProvedKey } from "../known-keys.ts";
 import { findProduct } from "../store/catalog.ts";
 import { getLicenseKey } from "../store/license-keys.ts";
 import { getLicense } from "../store/licenses.ts";
-import { licenseToProto, optionalTimestamp, toEnum } from "./convert.ts";
+import { foreignLicenseToProto, optionalTimestamp, toEnum } from "./convert.ts";
 import { proveKey } from "./presented-key.ts";
 
 /** Tells an installed product what a license key permits. The key is the caller's proof: nothing else says who calls. */
@@ -47,7 +47,7 @@ function toProto(decision: KeyDecision, now: Date): MessageInitShape<typeof Chec
     valid: reason === "permitted",
     reason: toEnum(KeyReason, reason),
     message,
-    ...(license && { license: { ...licenseToProto(license, now), metadata: {}, statusReason: "" } }),
+    ...(license && { license: foreignLicenseToProto(license, now) }),
     keyExpiresAt: optionalTimestamp(keyExpiresAt),
     offlineDays: offlineDays ?? 0,
     checkedAt: timestampFromDate(now),

@@ -8,6 +8,7 @@ import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_servic
 import { isPublic } from "@licet/platform/rpc/call";
 import { type Handlers, implement, type ServiceBinding } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
+import { activateFeature } from "./activate-feature.ts";
 import { cancelLicense } from "./cancel-license.ts";
 import { changePlan } from "./change-plan.ts";
 import { checkKey } from "./check-key.ts";
@@ -17,12 +18,14 @@ import { createFeature } from "./create-feature.ts";
 import { createPlan } from "./create-plan.ts";
 import { createProduct } from "./create-product.ts";
 import { createTenant } from "./create-tenant.ts";
+import { deactivateFeature } from "./deactivate-feature.ts";
 import { extendTrial } from "./extend-trial.ts";
 import { getCustomer } from "./get-customer.ts";
 import { getDatabaseTime } from "./get-database-time.ts";
 import { getEntitlementSnapshot } from "./get-entitlement-snapshot.ts";
 import { getLicense } from "./get-license.ts";
 import { getPlan } from "./get-plan.ts";
+import { getProduct } from "./get-product.ts";
 import { getSignedLicense } from "./get-signed-license.ts";
 import { getSigningKeys } from "./get-signing-keys.ts";
 import { issueKey } from "./issue-key.ts";
@@ -54,7 +57,10 @@ import { streamEntitlementSnapshots } from "./stream-entitlement-snapshots.ts";
 import { subscribeLicenseEvents } from "./subscribe-license-events.ts";
 import { suspendLicense } from "./suspend-license.ts";
 import { transferLicense } from "./transfer-license.ts";
+import { updateFeature } from "./update-feature.ts";
 import { updateLicense } from "./update-license.ts";
+import { updatePlan } from "./update-plan.ts";
+import { updateProduct } from "./update-product.ts";
 
 const tenants: Handlers<typeof TenantService, Context> = {
   createTenant,
@@ -69,11 +75,15 @@ const tenants: Handlers<typeof TenantService, Context> = {
 
 const catalog: Handlers<typeof CatalogService, Context> = {
   createProduct,
+  getProduct,
+  updateProduct,
   listProducts,
   createFeature,
+  updateFeature,
   listFeatures,
   createPlan,
   publishPlanVersion,
+  updatePlan,
   getPlan,
   listPlans,
 };
@@ -95,6 +105,8 @@ const licensing: Handlers<typeof LicensingService, Context> = {
   transferLicense,
   changePlan,
   extendTrial,
+  activateFeature,
+  deactivateFeature,
   setPaymentStanding,
   listLicenseEvents,
   getEntitlementSnapshot,
