@@ -5,7 +5,7 @@ import type { DescMethod, DescService } from "@bufbuild/protobuf";
 const contracts = path.join(import.meta.dirname, "../../packages/contracts/gen/licet");
 
 /** Every service of the contracts: found, not listed, so that a new one can't be forgotten by a test. */
-export const everyService: readonly DescService[] = (
+const everyService: readonly DescService[] = (
   await Promise.all(
     globSync("**/*_pb.js", { cwd: contracts })
       .sort()
