@@ -4,11 +4,13 @@ import {
   type LicensingService,
 } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import type { Handler } from "@licet/platform/rpc/handlers";
+import { addOnsOnPlan } from "../add-ons.ts";
 import type { Context } from "../context.ts";
 import { changePlan as decide } from "../domain/lifecycle.ts";
 import { changeLicense } from "../lifecycle.ts";
 import { getPlan } from "../store/catalog.ts";
 import { cycleFromProto } from "./convert.ts";
+import { addOnOrdersFromProto } from "./convert-add-ons.ts";
 import { once } from "./once.ts";
 
 /** Puts a license on another plan version of its product. */
@@ -17,7 +19,9 @@ export const changePlan: Handler<typeof LicensingService, "changePlan", Context>
     changeLicense(ctx, tx, call, request, async (license, now) => {
       const plan = await getPlan(tx, call.tenant, license.product, request.plan, request.planVersion);
       const billingCycle = cycleFromProto(request.billingCycle);
+      const orders = request.addOns && addOnOrdersFromProto(request.addOns.orders);
       const wanted = {
+        addOns: await addOnsOnPlan(tx, call.tenant, license, plan, orders),
         ...(request.seats !== undefined && { seats: request.seats }),
         ...(billingCycle && { billingCycle }),
       };

@@ -12,6 +12,7 @@ import { activateFeature } from "./activate-feature.ts";
 import { cancelLicense } from "./cancel-license.ts";
 import { changePlan } from "./change-plan.ts";
 import { checkKey } from "./check-key.ts";
+import { createAddOn } from "./create-add-on.ts";
 import { createApiKey } from "./create-api-key.ts";
 import { createCustomer } from "./create-customer.ts";
 import { createFeature } from "./create-feature.ts";
@@ -20,6 +21,7 @@ import { createProduct } from "./create-product.ts";
 import { createTenant } from "./create-tenant.ts";
 import { deactivateFeature } from "./deactivate-feature.ts";
 import { extendTrial } from "./extend-trial.ts";
+import { getAddOn } from "./get-add-on.ts";
 import { getCustomer } from "./get-customer.ts";
 import { getDatabaseTime } from "./get-database-time.ts";
 import { getEntitlementSnapshot } from "./get-entitlement-snapshot.ts";
@@ -29,6 +31,7 @@ import { getProduct } from "./get-product.ts";
 import { getSignedLicense } from "./get-signed-license.ts";
 import { getSigningKeys } from "./get-signing-keys.ts";
 import { issueKey } from "./issue-key.ts";
+import { listAddOns } from "./list-add-ons.ts";
 import { listApiKeys } from "./list-api-keys.ts";
 import { listCustomers } from "./list-customers.ts";
 import { listFeatures } from "./list-features.ts";
@@ -39,6 +42,7 @@ import { listPlans } from "./list-plans.ts";
 import { listProducts } from "./list-products.ts";
 import { listTenants } from "./list-tenants.ts";
 import { provisionLicense } from "./provision-license.ts";
+import { publishAddOnVersion } from "./publish-add-on-version.ts";
 import { publishPlanVersion } from "./publish-plan-version.ts";
 import { renewLicense } from "./renew-license.ts";
 import { reportApiKeyUse } from "./report-api-key-use.ts";
@@ -57,6 +61,7 @@ import { streamEntitlementSnapshots } from "./stream-entitlement-snapshots.ts";
 import { subscribeLicenseEvents } from "./subscribe-license-events.ts";
 import { suspendLicense } from "./suspend-license.ts";
 import { transferLicense } from "./transfer-license.ts";
+import { updateAddOn } from "./update-add-on.ts";
 import { updateFeature } from "./update-feature.ts";
 import { updateLicense } from "./update-license.ts";
 import { updatePlan } from "./update-plan.ts";
@@ -86,6 +91,11 @@ const catalog: Handlers<typeof CatalogService, Context> = {
   updatePlan,
   getPlan,
   listPlans,
+  createAddOn,
+  publishAddOnVersion,
+  updateAddOn,
+  getAddOn,
+  listAddOns,
 };
 
 const customers: Handlers<typeof CustomerService, Context> = { createCustomer, getCustomer, listCustomers };

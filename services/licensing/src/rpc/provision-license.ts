@@ -8,6 +8,7 @@ import { invalidArgument } from "@licet/platform/errors";
 import type { Call } from "@licet/platform/rpc/call";
 import type { Handler } from "@licet/platform/rpc/handlers";
 import type { Transaction } from "kysely";
+import { sellAddOns } from "../add-ons.ts";
 import type { Context } from "../context.ts";
 import type { License } from "../domain/license.ts";
 import { checkExtendable, checkPermits, commonStyle, type LicenseKey } from "../domain/license-key.ts";
@@ -24,6 +25,7 @@ import { getLicenseKey, insertKeyedLicenses } from "../store/license-keys.ts";
 import { insertLicense } from "../store/licenses.ts";
 import type { DB } from "../store/schema.ts";
 import { cycleFromProto, dateFromProto, licenseToProto, limitsFromProto } from "./convert.ts";
+import { addOnOrdersFromProto } from "./convert-add-ons.ts";
 import { licenseKeyToProto } from "./convert-keys.ts";
 import { loadHeld, newKey } from "./new-key.ts";
 import { once } from "./once.ts";
@@ -112,7 +114,9 @@ async function newLicense(
     now,
   };
   if (request.plan !== "") {
-    return planLicense(wanted, await getPlan(tx, tenant, product.product, request.plan, request.planVersion));
+    const plan = await getPlan(tx, tenant, product.product, request.plan, request.planVersion);
+    const orders = addOnOrdersFromProto(request.addOns);
+    return planLicense(wanted, plan, await sellAddOns(tx, tenant, plan, orders, { held: [], at: "add_ons" }));
   }
   if (!validUntil) throw invalidArgument("valid_until", "is required when no plan is given");
   const terms: BareTerms = {
