@@ -198,11 +198,11 @@ const victimsRows = async () => {
 
 /**
  * Fields of requests that name nothing which could be another tenant's, or only together with one that is asked by: codes of
- * features and versions are those of the product, plan or license beside them, a consistency token that of the customer.
+ * features, add-ons and versions are those of the product, plan or license beside them, a consistency token that of the customer.
  */
 const namingNothing: ReadonlySet<string> = new Set(
   [
-    "requestId etag pageSize pageToken updateMask metadata context configuration features atLeast version planVersion",
+    "requestId etag pageSize pageToken updateMask metadata context configuration features addOns atLeast version planVersion",
     "autoRenew atEnd billingCycle currency delaySeconds domain employeeCount failMode graceDays graceUntil granularity",
     "industry keyFormat keyPrefix limits offlineDays onBehalfOf overlapSeconds reduceOnly retired scopes seats standing",
     "startTime endTime periodStart periodEnd validFrom validUntil expiresAt ttlSeconds",
