@@ -70,6 +70,7 @@ export async function setStage(instances: number): Promise<Stage> {
         masterKeys: [{ id: "test", key: new Uint8Array(32).fill(7) }],
         currentMasterKey: "test",
         subscriptions: subscriptionDefaults,
+        publicCalls: { perKeyAndDay: 0, attemptsPerMinute: 0 },
       },
       { bus: silentBus, logger, now, schedulerNow: now },
     ),

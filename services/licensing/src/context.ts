@@ -2,6 +2,7 @@ import type { KeyedHash, Vault } from "@licet/platform/crypto";
 import type { Databases } from "@licet/platform/database/database";
 import type { Kysely } from "kysely";
 import type { KnownKeys } from "./known-keys.ts";
+import type { PublicCalls } from "./public-calls.ts";
 import type { DB } from "./store/schema.ts";
 import type { LeaseClock } from "./store/seats.ts";
 import type { Subscriptions } from "./subscriptions.ts";
@@ -27,4 +28,6 @@ export interface Context {
   readonly wakeRelay: () => void;
   /** What subscribers of the history share. */
   readonly subscriptions: Subscriptions;
+  /** What calls of installed products share. */
+  readonly publicCalls: PublicCalls;
 }

@@ -33,8 +33,8 @@ export const activateInstance: Handler<typeof ActivationService, "activateInstan
   call,
   request,
 ) => {
+  const proved = await proveKey(ctx, call, request.key);
   const now = ctx.now();
-  const proved = await proveKey(ctx, request.key);
   if ("reading" in proved) {
     return create(ActivateInstanceResponseSchema, answer(decideKey(proved, request.product, now), now));
   }

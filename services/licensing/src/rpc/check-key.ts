@@ -28,9 +28,9 @@ import { answerKey, type KeyAnswer, proveKey } from "./presented-key.ts";
 type Answer = MessageInitShape<typeof CheckKeyResponseSchema>;
 
 /** Tells an installed product what a license key permits. The key is the caller's proof: nothing else says who calls. */
-export const checkKey: Handler<typeof ActivationService, "checkKey", Context> = async (ctx, _call, request) => {
+export const checkKey: Handler<typeof ActivationService, "checkKey", Context> = async (ctx, call, request) => {
+  const proved = await proveKey(ctx, call, request.key);
   const now = ctx.now();
-  const proved = await proveKey(ctx, request.key);
   if ("reading" in proved) return answer({ decision: decideKey(proved, request.product, now) }, now);
   const check = async (tx: Transaction<DB>): Promise<Answer> => {
     const key = await answerKey(tx, proved, request.product, now);

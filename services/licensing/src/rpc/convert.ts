@@ -32,11 +32,12 @@ import {
 import { ApiKeyRole, type ApiKeySchema, type TenantSchema } from "@licet/contracts/licet/licensing/v1/tenant_pb";
 import { invalidArgument } from "@licet/platform/errors";
 import type { HeldAddOn } from "../domain/add-on.ts";
+import { scopesOfKey } from "../domain/api-key.ts";
 import { anonymous, grantsAt } from "../domain/grant.ts";
 import { type License, type LicenseStatus as Status, statusAt } from "../domain/license.ts";
 import type { KeyStyle, KeyFormat as Style } from "../domain/license-key.ts";
 import type { Product } from "../domain/product.ts";
-import { type Role, scopesOf } from "../domain/roles.ts";
+import type { Role } from "../domain/roles.ts";
 import type { SeatPolicy } from "../domain/seats.ts";
 import type * as terms from "../domain/terms.ts";
 import type { Catalog, Feature } from "../store/catalog.ts";
@@ -82,10 +83,12 @@ export function apiKeyToProto(key: ApiKey): MessageInitShape<typeof ApiKeySchema
     keyId: key.keyId,
     name: key.name,
     role: toEnum(ApiKeyRole, key.role),
-    scopes: [...scopesOf[key.role]],
+    scopes: scopesOfKey(key),
     createdAt: timestampFromDate(key.createdAt),
     expiresAt: optionalTimestamp(key.expiresAt),
     revokedAt: optionalTimestamp(key.revokedAt),
+    lastUsedAt: optionalTimestamp(key.lastUsedAt),
+    replacedBy: key.replacedBy ?? "",
   };
 }
 
@@ -96,7 +99,7 @@ export function credentialToProto(key: ApiKey): MessageInitShape<typeof Credenti
     keyId: key.keyId,
     secretHash: key.secretHash,
     role: toEnum(ApiKeyRole, key.role),
-    scopes: [...scopesOf[key.role]],
+    scopes: scopesOfKey(key),
     version: key.version,
     expiresAt: optionalTimestamp(key.expiresAt),
     revokedAt: optionalTimestamp(key.revokedAt),

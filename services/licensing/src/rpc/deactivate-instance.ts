@@ -21,8 +21,8 @@ export const deactivateInstance: Handler<typeof ActivationService, "deactivateIn
   call,
   request,
 ) => {
+  const proved = await proveKey(ctx, call, request.key);
   const now = ctx.now();
-  const proved = await proveKey(ctx, request.key);
   if ("reading" in proved) {
     return create(DeactivateInstanceResponseSchema, answer(decideKey(proved, request.product, now)));
   }

@@ -24,8 +24,8 @@ type Answer = MessageInitShape<typeof HeartbeatResponseSchema>;
  * that came late would be told of a seat that is gone.
  */
 export const heartbeat: Handler<typeof ActivationService, "heartbeat", Context> = async (ctx, call, request) => {
+  const proved = await proveKey(ctx, call, request.key, "heartbeat");
   const now = ctx.now();
-  const proved = await proveKey(ctx, request.key);
   if ("reading" in proved) return answer(decideKey(proved, request.product, now), now);
   const { tenantId } = proved;
   const hear = async (tx: Transaction<DB>): Promise<Answer> => {

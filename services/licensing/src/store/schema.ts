@@ -74,11 +74,19 @@ export interface ApiKey {
   expires_at: Timestamp | null;
   key_id: string;
   name: string;
+  replaced_by: string | null;
   revoked_at: Timestamp | null;
   role: string;
+  scopes: string[] | null;
   secret_hash: Buffer;
   tenant_id: string;
   version: Generated<bigint>;
+}
+
+export interface ApiKeyUse {
+  key_id: string;
+  last_used_at: Timestamp;
+  tenant_id: string;
 }
 
 export interface Customer {
@@ -220,6 +228,13 @@ export interface LicenseKey {
   tenant_id: string;
 }
 
+export interface LicenseKeyCalls {
+  day: string;
+  key_id: string;
+  taken: number;
+  tenant_id: string;
+}
+
 export interface LicenseSeats {
   license_id: string;
   seats_max: number | null;
@@ -307,6 +322,7 @@ export interface DB {
   add_on: AddOn;
   add_on_version: AddOnVersion;
   api_key: ApiKey;
+  api_key_use: ApiKeyUse;
   customer: Customer;
   event: Event;
   event_position: EventPosition;
@@ -317,6 +333,7 @@ export interface DB {
   license: License;
   license_history: LicenseHistory;
   license_key: LicenseKey;
+  license_key_calls: LicenseKeyCalls;
   license_seats: LicenseSeats;
   outbox_pending: OutboxPending;
   plan: Plan;

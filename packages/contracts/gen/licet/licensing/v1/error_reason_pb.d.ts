@@ -348,6 +348,14 @@ export enum ErrorReason {
    * @generated from enum value: ERROR_REASON_FEATURE_IN_PLAN = 83;
    */
   FEATURE_IN_PLAN = 83,
+
+  /**
+   * FAILED_PRECONDITION: the API key is revoked, expired or replaced. The
+   * metadata `status` says which.
+   *
+   * @generated from enum value: ERROR_REASON_API_KEY_NOT_IN_FORCE = 90;
+   */
+  API_KEY_NOT_IN_FORCE = 90,
 }
 
 /**
