@@ -22,12 +22,13 @@ const methods = services.flatMap((service) =>
   service.methods.map((method): [string, DescMethod] => [`${service.typeName}/${method.name}`, method]),
 );
 
-/** What makes a repetition of a mutation harmless, by the message that carries it: a request_id, or the ids of events. */
+/** What makes a repetition of a mutation harmless, by the message that carries it: a request_id, the ids of events, or a place in a file. */
 function repeatable(input: DescMessage): string[] {
   const named = (name: string) => input.fields.find((field) => field.name === name);
   const event = named("event") ?? named("events");
   const keyed = event?.message?.fields.some((field) => field.name === "id") ? ["event ids"] : [];
-  return [...(named("request_id") ? ["request_id"] : []), ...keyed];
+  const placed = named("import_id") && named("offset") ? ["place in a file"] : [];
+  return [...(named("request_id") ? ["request_id"] : []), ...keyed, ...placed];
 }
 
 describe.each(methods)("%s", (_name, method) => {

@@ -35,6 +35,7 @@ export const eventTypes: Readonly<Record<Exclude<LicenseChangeCause, LicenseChan
   [LicenseChangeCause.EXPIRED]: "licet.license.expired.v1",
   [LicenseChangeCause.EXPIRY_NOTICE]: "licet.license.expiry-notice.v1",
   [LicenseChangeCause.RENEWAL_DUE]: "licet.license.renewal-due.v1",
+  [LicenseChangeCause.CUSTOMER_UPDATED]: "licet.customer.updated.v1",
 };
 
 /** The type of the event of a changed product catalogue. */

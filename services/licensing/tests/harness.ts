@@ -1,6 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { type Client, createClient } from "@connectrpc/connect";
 import { ActivationService } from "@licet/contracts/licet/licensing/v1/activation_service_pb";
+import { BulkService } from "@licet/contracts/licet/licensing/v1/bulk_service_pb";
 import { LicenseType } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
 import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
@@ -30,6 +31,7 @@ export interface Clients {
   customers: Client<typeof CustomerService>;
   licenses: Client<typeof LicensingService>;
   keys: Client<typeof KeyService>;
+  bulk: Client<typeof BulkService>;
 }
 
 /** A licensing service on a database of its own, with a clock that tests set and a bus that remembers. */
@@ -145,6 +147,7 @@ export async function startHarness(subscriptions: Partial<SubscriptionLimits> = 
         customers: createClient(CustomerService, transport),
         licenses: createClient(LicensingService, transport),
         keys: createClient(KeyService, transport),
+        bulk: createClient(BulkService, transport),
       };
     },
     async stop() {
@@ -154,8 +157,15 @@ export async function startHarness(subscriptions: Partial<SubscriptionLimits> = 
   };
 }
 
-/** Creates a tenant with product `trading` (3 days of grace), two features and plan `standard`, and one customer `nile`. */
-export async function seedTenant(harness: Harness, tenantId: string): Promise<Clients> {
+/**
+ * Creates a tenant with product `trading` (3 days of grace), two features and plan `standard`, and one customer `nile` unless
+ * none is wanted.
+ */
+export async function seedTenant(
+  harness: Harness,
+  tenantId: string,
+  { customer = true }: { readonly customer?: boolean } = {},
+): Promise<Clients> {
   const operator = harness.as("_platform", "operator");
   await operator.tenants.createTenant({ requestId: newId(), tenantId, name: tenantId });
   const admin = harness.as(tenantId, "admin");
@@ -174,6 +184,7 @@ export async function seedTenant(harness: Harness, tenantId: string): Promise<Cl
       limits: [{ metric: "users", maximum: 50n, window: 1, enforcement: 1 }],
     },
   });
+  if (!customer) return admin;
   await admin.customers.createCustomer({
     requestId: newId(),
     customerId: "nile",

@@ -45,7 +45,8 @@ export function toEnum<E extends Record<string, string | number>, K extends stri
   return type[word.toUpperCase() as Uppercase<K> & keyof E];
 }
 
-function fromEnum<K extends string>(type: Record<number, string>, value: number): K {
+/** The word of an enum value, the inverse of {@link toEnum}. */
+export function fromEnum<K extends string>(type: Record<number, string>, value: number): K {
   return (type[value] as string).toLowerCase() as K;
 }
 
@@ -172,7 +173,8 @@ export function limitsFromProto(limits: readonly LimitMessage[]): terms.Limit[] 
   }));
 }
 
-function limitToProto(limit: terms.Limit): MessageInitShape<typeof LimitSchema> {
+/** The wire's form of a limit. */
+export function limitToProto(limit: terms.Limit): MessageInitShape<typeof LimitSchema> {
   return {
     metric: limit.metric,
     ...(limit.maximum !== undefined && { maximum: limit.maximum }),

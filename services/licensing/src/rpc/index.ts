@@ -1,4 +1,5 @@
 import { ActivationService } from "@licet/contracts/licet/licensing/v1/activation_service_pb";
+import { BulkService } from "@licet/contracts/licet/licensing/v1/bulk_service_pb";
 import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
 import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
 import { KeyService } from "@licet/contracts/licet/licensing/v1/key_service_pb";
@@ -6,6 +7,8 @@ import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_
 import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
 import { type Handlers, implement, type ServiceBinding } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
+import { cancelBulkOperation } from "./cancel-bulk-operation.ts";
+import { cancelImport } from "./cancel-import.ts";
 import { cancelLicense } from "./cancel-license.ts";
 import { changePlan } from "./change-plan.ts";
 import { checkKey } from "./check-key.ts";
@@ -15,24 +18,31 @@ import { createFeature } from "./create-feature.ts";
 import { createPlan } from "./create-plan.ts";
 import { createProduct } from "./create-product.ts";
 import { createTenant } from "./create-tenant.ts";
+import { exportRows } from "./export.ts";
 import { extendTrial } from "./extend-trial.ts";
+import { getBulkOperation } from "./get-bulk-operation.ts";
 import { getCustomer } from "./get-customer.ts";
 import { getDatabaseTime } from "./get-database-time.ts";
 import { getEntitlementSnapshot } from "./get-entitlement-snapshot.ts";
+import { getImport } from "./get-import.ts";
 import { getLicense } from "./get-license.ts";
 import { getPlan } from "./get-plan.ts";
 import { getSignedLicense } from "./get-signed-license.ts";
 import { getSigningKeys } from "./get-signing-keys.ts";
+import { importChunk } from "./import-chunk.ts";
 import { issueKey } from "./issue-key.ts";
 import { listApiKeys } from "./list-api-keys.ts";
+import { listBulkResults } from "./list-bulk-results.ts";
 import { listCustomers } from "./list-customers.ts";
 import { listFeatures } from "./list-features.ts";
+import { listImportErrors } from "./list-import-errors.ts";
 import { listKeys } from "./list-keys.ts";
 import { listLicenseEvents } from "./list-license-events.ts";
 import { listLicenses } from "./list-licenses.ts";
 import { listPlans } from "./list-plans.ts";
 import { listProducts } from "./list-products.ts";
 import { listTenants } from "./list-tenants.ts";
+import { migrateLicenses } from "./migrate-licenses.ts";
 import { provisionLicense } from "./provision-license.ts";
 import { publishPlanVersion } from "./publish-plan-version.ts";
 import { renewLicense } from "./renew-license.ts";
@@ -46,6 +56,8 @@ import { revokeLicense } from "./revoke-license.ts";
 import { rotateKey } from "./rotate-key.ts";
 import { rotateSigningKey } from "./rotate-signing-key.ts";
 import { setPaymentStanding } from "./set-payment-standing.ts";
+import { startBulkChange } from "./start-bulk-change.ts";
+import { startImport } from "./start-import.ts";
 import { streamEntitlementSnapshots } from "./stream-entitlement-snapshots.ts";
 import { subscribeLicenseEvents } from "./subscribe-license-events.ts";
 import { suspendLicense } from "./suspend-license.ts";
@@ -88,6 +100,7 @@ const licensing: Handlers<typeof LicensingService, Context> = {
   cancelLicense,
   transferLicense,
   changePlan,
+  migrateLicenses,
   extendTrial,
   setPaymentStanding,
   listLicenseEvents,
@@ -109,6 +122,19 @@ const keys: Handlers<typeof KeyService, Context> = {
 
 const activations: Handlers<typeof ActivationService, Context> = { checkKey };
 
+const bulk: Handlers<typeof BulkService, Context> = {
+  startImport,
+  importChunk,
+  getImport,
+  listImportErrors,
+  cancelImport,
+  export: exportRows,
+  startBulkChange,
+  getBulkOperation,
+  listBulkResults,
+  cancelBulkOperation,
+};
+
 /** All services of licensing, bound to their context. */
 export function bindServices(ctx: Context): ServiceBinding[] {
   return [
@@ -118,5 +144,6 @@ export function bindServices(ctx: Context): ServiceBinding[] {
     implement(LicensingService, ctx, licensing),
     implement(KeyService, ctx, keys),
     implement(ActivationService, ctx, activations),
+    implement(BulkService, ctx, bulk),
   ];
 }

@@ -18,10 +18,11 @@ import { failure } from "../errors.ts";
 import { recordLicenseChange } from "../history.ts";
 import { checkRoom } from "../lifecycle.ts";
 import { currentSigner, type Signer } from "../signing-keys.ts";
-import { checkFeaturesExist, getPlan, getProduct } from "../store/catalog.ts";
+import { getProduct } from "../store/catalog.ts";
 import { raiseEntitlementVersion } from "../store/customers.ts";
 import { getLicenseKey, insertKeyedLicenses } from "../store/license-keys.ts";
 import { insertLicense } from "../store/licenses.ts";
+import { type Offers, offersOf } from "../store/offers.ts";
 import type { DB } from "../store/schema.ts";
 import { cycleFromProto, dateFromProto, licenseToProto, limitsFromProto } from "./convert.ts";
 import { licenseKeyToProto } from "./convert-keys.ts";
@@ -39,7 +40,7 @@ export const provisionLicense: Handler<typeof LicensingService, "provisionLicens
     const { customerId } = request;
     const version = await raiseEntitlementVersion(tx, call.tenant, customerId);
     await checkRoom(tx, call.tenant, customerId);
-    const license = await newLicense(ctx, tx, call.tenant, request);
+    const license = await newLicense(ctx, offersOf(tx, call.tenant), request);
     if (!(await insertLicense(tx, call.tenant, license, nextDueAt(license, license.createdAt)))) {
       throw failure("LICENSE_EXISTS", `A license ${license.licenseId} exists already.`);
     }
@@ -87,13 +88,17 @@ async function issueKeyFor(ctx: Context, tx: Transaction<DB>, call: Call, signer
   return { key: licenseKeyToProto(key, now), keySecret: secret, consistencyToken: { customerId, version } };
 }
 
-async function newLicense(
+/**
+ * The license that a request asks for, not stored yet.
+ *
+ * @throws ServiceError as ProvisionLicense of the contract
+ */
+export async function newLicense(
   ctx: Context,
-  tx: Transaction<DB>,
-  tenant: string,
-  request: ProvisionLicenseRequest,
+  offers: Offers,
+  request: Omit<ProvisionLicenseRequest, "$typeName" | "$unknown" | "requestId" | "key">,
 ): Promise<License> {
-  const product = await getProduct(tx, tenant, request.product);
+  const product = await offers.product(request.product);
   const validFrom = dateFromProto("valid_from", request.validFrom);
   const validUntil = dateFromProto("valid_until", request.validUntil);
   const billingCycle = cycleFromProto(request.billingCycle);
@@ -112,7 +117,7 @@ async function newLicense(
     now,
   };
   if (request.plan !== "") {
-    return planLicense(wanted, await getPlan(tx, tenant, product.product, request.plan, request.planVersion));
+    return planLicense(wanted, await offers.plan(product.product, request.plan, request.planVersion));
   }
   if (!validUntil) throw invalidArgument("valid_until", "is required when no plan is given");
   const terms: BareTerms = {
@@ -120,6 +125,6 @@ async function newLicense(
     limits: limitsFromProto(request.limits),
   };
   checkFeaturesAndLimits(terms, "");
-  await checkFeaturesExist(tx, tenant, product.product, terms.features);
+  await offers.checkFeatures(product.product, terms.features);
   return bareLicense({ ...wanted, validUntil }, terms);
 }

@@ -318,6 +318,14 @@ export enum LicenseChangeCause {
    * @generated from enum value: LICENSE_CHANGE_CAUSE_RENEWAL_DUE = 30;
    */
   RENEWAL_DUE = 30,
+
+  /**
+   * The customer's name, e-mail or other data were changed.
+   * `licet.customer.updated.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_CUSTOMER_UPDATED = 60;
+   */
+  CUSTOMER_UPDATED = 60,
 }
 
 /**
