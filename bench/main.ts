@@ -1,10 +1,11 @@
 import { parseArgs } from "node:util";
 import { overload } from "./overload.ts";
+import { growth, provision } from "./provision.ts";
 import { type Benchmark, printCircumstances, printRows } from "./report.ts";
 import { revocation } from "./revocation.ts";
 import { unary } from "./unary.ts";
 
-const benchmarks: Readonly<Record<string, Benchmark>> = { unary, revocation, overload };
+const benchmarks: Readonly<Record<string, Benchmark>> = { unary, revocation, overload, provision, growth };
 
 /** `pnpm bench NAME [--json]`, `pnpm bench --list`. The exit code says whether it ran, not whether a target was met. */
 async function main(): Promise<void> {

@@ -111,6 +111,8 @@ function acked(changes: readonly Change[], kind?: ChangeEntry["kind"]): (Change 
 interface StoredEvent extends HistoryEvent {
   readonly cause: LicenseChangeCause;
   readonly license: string;
+  /** Empty where it is about none. */
+  readonly feature: string;
 }
 
 /** The events of one customer in the order of their versions, and the version that the customer's row shows. */
@@ -134,8 +136,8 @@ async function readHistory(url: string): Promise<Stream[]> {
     );
     const stream = `${tenant}/${customer}`;
     const events = rows.map((row) => {
-      const { cause, licenseId } = fromBinary(LicenseChangedSchema, row.payload);
-      return { stream, version: Number(row.version), cause, license: licenseId };
+      const { cause, licenseId, feature } = fromBinary(LicenseChangedSchema, row.payload);
+      return { stream, version: Number(row.version), cause, license: licenseId, feature };
     });
     streams.push({ stream, version: Number(version), events });
   }
@@ -175,6 +177,8 @@ const causes: Readonly<Record<ChangeEntry["kind"], LicenseChangeCause>> = {
   suspend: LicenseChangeCause.SUSPENDED,
   resume: LicenseChangeCause.RESUMED,
   revoke: LicenseChangeCause.REVOKED,
+  activate: LicenseChangeCause.FEATURE_ACTIVATED,
+  deactivate: LicenseChangeCause.FEATURE_DEACTIVATED,
 };
 
 /** Each request had one effect, where it was acknowledged; none without a request. */
@@ -184,7 +188,7 @@ function checkEffects(changes: readonly Change[], history: readonly Stream[], fi
   );
   const replies = new Map<string, string>();
   const owners = new Map<string, string>();
-  for (const { kind, tenant, customer, request, end } of acked(changes)) {
+  for (const { kind, tenant, customer, request, feature = "", end } of acked(changes)) {
     if (kind === "create") continue;
     const id = `${kind} ${tenant}/${request}`;
     const reply = `${end.license} in version ${end.version}`;
@@ -196,8 +200,9 @@ function checkEffects(changes: readonly Change[], history: readonly Stream[], fi
       findings.add("effects", `${place} was told to ${owners.get(place)} and ${id}`);
     owners.set(place, id);
     const event = events.get(place);
-    if (event === undefined || event.cause !== causes[kind] || event.license !== end.license) {
-      const found = event && `${LicenseChangeCause[event.cause]} of ${event.license}`;
+    const matches = event?.cause === causes[kind] && event.license === end.license && event.feature === feature;
+    if (!matches) {
+      const found = event && `${LicenseChangeCause[event.cause]} ${event.feature} of ${event.license}`;
       findings.add("effects", `${id} was acknowledged as ${reply}, the history has ${found ?? "nothing"} there`);
     }
   }
@@ -216,9 +221,11 @@ function isOurs({ stream }: HistoryEvent): boolean {
 
 /** What stands in the tables against what was acknowledged last. */
 async function checkStates({ url, findings }: LicenseCheck, changes: readonly Change[]): Promise<void> {
-  const rows = await query<{ tenant_id: string; license_id: string; status: string; request: string | null }>(
+  const rows = await query<LicenseRow & { tenant_id: string; request: string | null }>(
     url,
-    "SELECT tenant_id, license_id, status, metadata->>'request' AS request FROM license",
+    `SELECT tenant_id, license_id, status, metadata->>'request' AS request,
+            ARRAY(SELECT jsonb_array_elements(grants)->>'feature') AS granted
+       FROM license`,
   );
   const licenses = new Map(rows.map((row) => [row.license_id, row]));
   const byRequest = Map.groupBy(
@@ -230,21 +237,45 @@ async function checkStates({ url, findings }: LicenseCheck, changes: readonly Ch
     if (made.length > 1) findings.add("effects", `provision ${request} made ${made.length} licenses`);
     if (!asked.has(request)) findings.add("effects", `provision ${request} was never asked for`);
   }
-  const lasting = { create: undefined, provision: "active", suspend: "suspended", resume: "active", revoke: "revoked" };
   const byLicense = Map.groupBy(
     changes.filter(({ kind }) => kind !== "create"),
     (change) => change.end?.license || change.license,
   );
   for (const [license, own] of byLicense) {
     if (license === "") continue;
-    // A worker asks for the next change once the one before is acknowledged; the last may be unknown.
-    const last = own.at(-1)?.request;
-    const settled = own.find(({ request, end }) => request === last && end?.outcome === "ok");
     const row = licenses.get(license);
     if (row === undefined) findings.add("effects", `license ${license} was acknowledged and is not there`);
-    else if (settled !== undefined && row.status !== lasting[settled.kind]) {
-      findings.add("effects", `license ${license} is ${row.status} after an acknowledged ${settled.kind}`);
-    }
+    else checkState(row, own, findings);
+  }
+}
+
+/** The status behind a change of it. */
+const lasting: Readonly<Partial<Record<ChangeEntry["kind"], string>>> = {
+  provision: "active",
+  suspend: "suspended",
+  resume: "active",
+  revoke: "revoked",
+};
+
+/** A license as its row shows it. */
+interface LicenseRow {
+  readonly license_id: string;
+  readonly status: string;
+  readonly granted: readonly string[];
+}
+
+/** Whether a license has the status, and each feature the grant, that was acknowledged last. */
+function checkState({ license_id: license, status, granted }: LicenseRow, own: Change[], findings: Findings): void {
+  for (const [feature, changes] of Map.groupBy(own, ({ feature }) => feature)) {
+    // A worker asks for the next change once the one before is acknowledged; the last may be unknown.
+    const last = changes.at(-1)?.request;
+    const settled = changes.find(({ request, end }) => request === last && end?.outcome === "ok");
+    if (settled === undefined) continue;
+    const { kind } = settled;
+    const isSo = feature === undefined ? status === lasting[kind] : granted.includes(feature) === (kind === "activate");
+    if (isSo) continue;
+    const found = feature === undefined ? status : `granted ${granted.join(", ") || "nothing"}`;
+    findings.add("effects", `license ${license} is ${found} after an acknowledged ${kind} ${feature ?? ""}`);
   }
 }
 

@@ -22,12 +22,14 @@ export interface TrackEntry {
 export interface ChangeEntry {
   readonly op: "change";
   readonly call: string;
-  readonly kind: "create" | "provision" | "suspend" | "resume" | "revoke";
+  readonly kind: "create" | "provision" | "suspend" | "resume" | "revoke" | "activate" | "deactivate";
   readonly tenant: string;
   readonly customer: string;
   readonly request: string;
   /** Empty until it is known. */
   readonly license: string;
+  /** What is activated or deactivated. */
+  readonly feature?: string;
 }
 
 /** The end of a call that was announced. */

@@ -4,7 +4,7 @@ import { Decision, DecisionReason } from "@licet/contracts/licet/validation/v1/v
 import { between, pick, randomFrom } from "../random.ts";
 import { type Caller, outcomeOf } from "./caller.ts";
 import type { AskEntry, ChangeEntry, Journal } from "./journal.ts";
-import { type FeatureName, features, tenants } from "./model.ts";
+import { extraFeatures, type FeatureName, features, planFeatures, tenants } from "./model.ts";
 
 /** Customers whose licenses change, in each tenant; each is shared by all workers. */
 const CUSTOMERS = 12;
@@ -33,6 +33,22 @@ export interface LicenseWork {
   readonly over: AbortSignal;
 }
 
+interface Asked {
+  readonly requestId: string;
+  readonly licenseId: string;
+  readonly reason: string;
+  readonly feature: string;
+}
+
+/** How each change of a license is asked for. */
+const changes = {
+  suspend: (licenses: Caller["licenses"], { feature: _, ...asked }: Asked) => licenses.suspendLicense(asked),
+  resume: (licenses: Caller["licenses"], { feature: _, ...asked }: Asked) => licenses.resumeLicense(asked),
+  revoke: (licenses: Caller["licenses"], { feature: _, ...asked }: Asked) => licenses.revokeLicense(asked),
+  activate: (licenses: Caller["licenses"], asked: Asked) => licenses.activateFeature(asked),
+  deactivate: (licenses: Caller["licenses"], asked: Asked) => licenses.deactivateFeature(asked),
+};
+
 interface Held {
   readonly tenant: string;
   readonly customer: string;
@@ -42,7 +58,7 @@ interface Held {
   version: number;
 }
 
-/** Provisions, suspends, resumes and revokes licenses, and asks about them, until `finishing` aborts. */
+/** Provisions, grants features, suspends, resumes and revokes licenses, and asks about them, until `finishing` aborts. */
 export async function runLicenses(work: LicenseWork): Promise<void> {
   await Promise.all(Array.from({ length: work.workers }, (_, number) => new Worker(work, number).run()));
 }
@@ -80,16 +96,17 @@ class Worker {
     const held = await this.#provision(tenant, customer);
     if (held === undefined) return;
     await this.#ask(held, "ALLOW");
+    if (random() < 0.5 && !(await this.#grant(held))) return;
     if (random() < 0.4) {
-      if (!(await this.#changeStatus("suspend", held))) return;
+      if (!(await this.#changeLicense("suspend", held))) return;
       await this.#ask(held, "DENY");
       // Some stay so, for ever.
-      if (random() < 0.1 || !(await this.#changeStatus("resume", held))) return;
+      if (random() < 0.1 || !(await this.#changeLicense("resume", held))) return;
       await this.#ask(held, "ALLOW");
     }
     if (random() < 0.2) await this.#askForForeign(tenant, customer);
     this.#last.set(tenant, held.license);
-    if (!(await this.#changeStatus("revoke", held))) return;
+    if (!(await this.#changeLicense("revoke", held))) return;
     const revokedAt = performance.now();
     if (this.#watches.size < MAX_WATCHED / this.#work.workers) this.#watch(held, revokedAt);
     await this.#ask(held, "DENY");
@@ -123,20 +140,30 @@ class Worker {
     return { tenant, customer, product: this.#product, license, version };
   }
 
-  async #changeStatus(kind: "suspend" | "resume" | "revoke", held: Held): Promise<boolean> {
+  /** Grants what the plan lacks, all of it at the same time; now and then one grant is taken away again. */
+  async #grant(held: Held): Promise<boolean> {
+    const granted = await Promise.all(extraFeatures.map((feature) => this.#changeLicense("activate", held, feature)));
+    if (granted.includes(false)) return false;
+    const feature = pick(this.#random, extraFeatures);
+    await this.#ask(held, "ALLOW", feature);
+    if (this.#random() < 0.5) return true;
+    if (!(await this.#changeLicense("deactivate", held, feature))) return false;
+    await this.#ask(held, "DENY", feature);
+    return true;
+  }
+
+  /** @param feature of an activation or deactivation. */
+  async #changeLicense(kind: keyof typeof changes, held: Held, feature = ""): Promise<boolean> {
     const { licenses } = this.#caller(held.tenant);
     const { tenant, customer, license } = held;
-    const requestId = this.#request();
-    const asked = { requestId, licenseId: license };
-    const changed = await this.#change({ kind, tenant, customer, license, request: requestId }, async () => {
-      const { consistencyToken } = await (kind === "suspend"
-        ? licenses.suspendLicense({ ...asked, reason: "chaos" })
-        : kind === "resume"
-          ? licenses.resumeLicense(asked)
-          : licenses.revokeLicense({ ...asked, reason: "chaos" }));
+    const request = this.#request();
+    const asked = { requestId: request, licenseId: license, reason: "chaos", feature };
+    const change = { kind, tenant, customer, license, request, ...(feature !== "" && { feature }) };
+    const changed = await this.#change(change, async () => {
+      const { consistencyToken } = await changes[kind](licenses, asked);
       return { license, version: Number(consistencyToken?.version ?? 0n) };
     });
-    held.version = changed?.version ?? held.version;
+    held.version = Math.max(held.version, changed?.version ?? 0);
     return changed !== undefined;
   }
 
@@ -171,9 +198,12 @@ class Worker {
   }
 
   /** Asks some replica with the token of the last change. */
-  async #ask(held: Held, expected: "ALLOW" | "DENY"): Promise<void> {
+  async #ask(
+    held: Held,
+    expected: "ALLOW" | "DENY",
+    feature: FeatureName = pick(this.#random, planFeatures),
+  ): Promise<void> {
     const replicas = [...this.#caller(held.tenant).validation.keys()];
-    const feature = pick(this.#random, ["strict", "lenient"] as const);
     for (let question = 1; question <= MAX_QUESTIONS; question++) {
       const answer = await this.#question(held, feature, pick(this.#random, replicas), expected);
       await this.#work.journal.write(answer);
@@ -213,7 +243,7 @@ class Worker {
   /** Looks at every replica, without a token, until each has denied what was revoked, and a little longer. */
   #watch(held: Held, revokedAt: number): void {
     const looks = [...this.#caller(held.tenant).validation.keys()].flatMap((replica) =>
-      (["strict", "lenient"] as const).map((feature) => this.#look(held, feature, replica, revokedAt)),
+      planFeatures.map((feature) => this.#look(held, feature, replica, revokedAt)),
     );
     const watch: Promise<void> = Promise.all(looks).then(() => void this.#watches.delete(watch));
     this.#watches.add(watch);
@@ -241,6 +271,8 @@ class Worker {
       getLicense: () => licenses.getLicense({ licenseId: license }),
       suspendLicense: () => licenses.suspendLicense({ requestId: this.#request(), licenseId: license, reason: "x" }),
       revokeLicense: () => licenses.revokeLicense({ requestId: this.#request(), licenseId: license, reason: "x" }),
+      activateFeature: () =>
+        licenses.activateFeature({ requestId: this.#request(), licenseId: license, feature: extraFeatures[0] }),
       listLicenses: async () => {
         const holder = { case: "customerId", value: customer } as const;
         const { licenses: own } = await licenses.listLicenses({ holder, pageSize: 500 });

@@ -8,14 +8,24 @@ const FENCE_MS = 30_000;
 /** For how many seconds the feature with grace may be allowed beyond the fence. */
 const GRACE_SECONDS = 8;
 
+const closed = { failMode: { mode: { case: "closed" as const, value: true as const } }, boundMs: FENCE_MS };
+
 /** The features of each product, and the latest that one is allowed after the revocation's acknowledgement, in milliseconds. */
 export const features = {
-  strict: { failMode: { mode: { case: "closed" as const, value: true as const } }, boundMs: FENCE_MS },
+  strict: closed,
   lenient: {
     failMode: { mode: { case: "graceSeconds" as const, value: GRACE_SECONDS } },
     boundMs: FENCE_MS + GRACE_SECONDS * 1_000,
   },
+  extra_a: closed,
+  extra_b: closed,
 } as const;
+
+/** The features that the plan has. */
+export const planFeatures = ["strict", "lenient"] as const;
+
+/** The features that the plan lets be granted. */
+export const extraFeatures = ["extra_a", "extra_b"] as const;
 
 /** A feature that is asked about. */
 export type FeatureName = keyof typeof features;

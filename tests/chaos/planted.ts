@@ -71,7 +71,7 @@ export const plantedBugs: Readonly<Record<string, PlantedBug>> = {
             RETURNING topic, partition, "offset")
           SELECT jsonb_agg(to_jsonb(added)) INTO placed FROM added;
           -- A commit that takes its time, as any may.
-          PERFORM pg_sleep(random() * 0.02);
+          PERFORM pg_sleep(random() * 0.2);
           UPDATE partition p SET next_offset = greatest(p.next_offset, n.last + 1)
             FROM (SELECT topic, partition, max("offset") AS last 
                     FROM jsonb_to_recordset(placed) AS row (topic text, partition integer, "offset" bigint)

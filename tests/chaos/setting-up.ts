@@ -7,9 +7,11 @@ import { type Caller, openCaller, type Place } from "./caller.ts";
 import { productOf } from "./licenses.ts";
 import {
   BASE_PRICE_CENTS,
+  extraFeatures,
   features,
   INCLUDED_PER_MONTH,
   metric,
+  planFeatures,
   tenants,
   UNIT_PRICE_DOLLARS,
   USING_CUSTOMERS,
@@ -70,7 +72,11 @@ async function sell({ catalog }: Caller, workers: number): Promise<void> {
     for (const [feature, { failMode }] of Object.entries(features)) {
       await catalog.createFeature({ requestId: `${product}-${feature}`, product, feature, name: feature, failMode });
     }
-    const terms = { type: LicenseType.STANDARD, features: Object.keys(features) };
+    const terms = {
+      type: LicenseType.STANDARD,
+      features: [...planFeatures],
+      grantableFeatures: [...extraFeatures],
+    };
     await catalog.createPlan({ requestId: `${product}-basic`, product, plan: "basic", name: "Basic", terms });
   }
   await catalog.createProduct({ requestId: "usage", product: "usage", name: "Usage" });

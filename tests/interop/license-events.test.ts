@@ -6,35 +6,22 @@ import { readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
-import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
+import { afterAll, beforeAll, expect, test } from "@jest/globals";
 import { LicenseType } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { ApiKeyRole } from "@licet/contracts/licet/licensing/v1/tenant_pb";
 import { asSystem } from "@licet/platform/database/database";
 import { newId } from "@licet/platform/ids";
-import { whyNoKafka } from "@licet/platform/local/kafka-release";
-import { startTestKafka } from "@licet/platform/testing/kafka";
+import { describeKafka, startTestKafka, whyNoTestKafka } from "@licet/platform/testing/kafka";
+import { skippedFor } from "@licet/platform/testing/needs";
 import { until } from "@licet/platform/testing/until";
 import { Kafka, logLevel } from "kafkajs";
 import { sql } from "kysely";
 import { buildGoExamples, whyNoGo } from "./go.ts";
 import { type LicensingClients, type LicensingOnKafka, startLicensingOnKafka } from "./licensing-on-kafka.ts";
 
-const required = new Set(process.env.LICET_REQUIRE?.split(","));
-/** Says that something is skipped, and why; fails instead where it is required. */
-function skipped(what: string, needs: string, why: string | undefined): boolean {
-  if (why === undefined) return false;
-  if (required.has(needs)) throw new Error(`LICET_REQUIRE names ${needs}: ${why}`);
-  process.stdout.write(`skipped: ${what} (${why})\n`);
-  return true;
-}
-
-const noKafka = skipped(
-  "the consumers of license events",
-  "kafka",
-  process.env.KAFKA_BROKERS === undefined ? whyNoKafka() : undefined,
-);
-const noGo = noKafka || skipped("the consumers of license events in Go", "go", whyNoGo());
-const describeKafka = noKafka ? describe.skip : describe;
+const suite = "the examples' consumers of license events";
+const noKafka = whyNoTestKafka();
+const noGo = noKafka !== undefined || skippedFor("go", whyNoGo(), `${suite} in Go`);
 
 /** Fetching Kafka and the Go modules for the first time, and building; a loaded machine is slow. */
 const SETUP_MS = 600_000;
@@ -49,7 +36,7 @@ let brand: LicensingClients;
 let consumers: Consumer[];
 
 beforeAll(async () => {
-  if (noKafka) return;
+  if (noKafka !== undefined) return;
   folder = mkdtempSync(path.join(tmpdir(), "licet-license-events-"));
   // Before Kafka starts: a compiler beside it takes all cores, and Kafka has only so long to start.
   if (!noGo) await buildGoExamples(folder);
@@ -71,7 +58,7 @@ beforeAll(async () => {
 }, SETUP_MS);
 
 afterAll(async () => {
-  if (noKafka) return;
+  if (noKafka !== undefined) return;
   await Promise.all((consumers ?? []).map((consumer) => consumer.end("SIGKILL")));
   brand?.close();
   await licensing?.stop();
@@ -219,7 +206,7 @@ async function expectAllToHaveTheHistory(): Promise<void> {
   }
 }
 
-describeKafka("the examples' consumers of license events", () => {
+describeKafka(suite, () => {
   test("have each event once and in order, from the first one on", async () => {
     for (const consumer of consumers) consumer.start();
     await live(2);

@@ -173,9 +173,17 @@ const everyMethod = services.flatMap((service) =>
     .map((method) => [`${service.typeName}/${method.name}`, method] as const),
 );
 
+/** What fields mean here that ask for something else elsewhere by the same name. */
+function meantBy(method: DescMethod): Readonly<Record<string, unknown>> {
+  if (method.parent === KeyService) return licenseKeyIds;
+  if (method.parent !== CatalogService) return {};
+  // A plan for one customer needs that customer, which whoever creates does not have yet.
+  return { updateMask: { paths: ["name"] }, ...(method.name === "CreatePlan" && { customerId: "" }) };
+}
+
 /** Calls a method as whoever owns the channel and returns the answer as JSON, with the content of its bytes. */
 async function call(transport: Transport, method: DescMethod): Promise<string> {
-  const request = intrusive(method.input, method.parent === KeyService ? { ...ids, ...licenseKeyIds } : ids);
+  const request = intrusive(method.input, { ...ids, ...meantBy(method) });
   const { message } = await transport.unary(method as DescMethodUnary, undefined, undefined, undefined, request);
   const json = toJsonString(method.output, message);
   return json.replaceAll(/[\w+/=-]{100,}/g, (base64) => Buffer.from(base64, "base64").toString());

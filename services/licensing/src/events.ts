@@ -35,6 +35,9 @@ export const eventTypes: Readonly<Record<Exclude<LicenseChangeCause, LicenseChan
   [LicenseChangeCause.EXPIRED]: "licet.license.expired.v1",
   [LicenseChangeCause.EXPIRY_NOTICE]: "licet.license.expiry-notice.v1",
   [LicenseChangeCause.RENEWAL_DUE]: "licet.license.renewal-due.v1",
+  [LicenseChangeCause.FEATURE_ACTIVATED]: "licet.feature.activated.v1",
+  [LicenseChangeCause.FEATURE_DEACTIVATED]: "licet.feature.deactivated.v1",
+  [LicenseChangeCause.GRANT_EXPIRED]: "licet.feature.grant-expired.v1",
   [LicenseChangeCause.CUSTOMER_UPDATED]: "licet.customer.updated.v1",
 };
 

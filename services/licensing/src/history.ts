@@ -34,6 +34,8 @@ export interface LicenseChange {
   licenseId?: string;
   /** The id of the license key that it happened to, or that the license was put under. */
   keyId?: string;
+  /** The feature that was activated or deactivated, or whose grant is over. */
+  feature?: string;
   /** Why, as told by the actor. */
   reason?: string;
   /** Since when it holds; the time of writing when absent. */
@@ -61,6 +63,7 @@ const ADDING: ReadonlySet<LicenseChangeCause> = new Set([
   LicenseChangeCause.TRANSFERRED,
   LicenseChangeCause.UPDATED,
   LicenseChangeCause.PLAN_CHANGED,
+  LicenseChangeCause.FEATURE_ACTIVATED,
 ]);
 
 /**
@@ -105,6 +108,7 @@ export function toRecorded(ctx: Context, by: Call | Worker, change: LicenseChang
     actor: author.actor,
     reason,
     keyId: change.keyId ?? "",
+    feature: change.feature ?? "",
     occurredAt: timestampFromDate(snapshot.issuedAt),
     effectiveAt: timestampFromDate(effectiveAt),
     noticeDays,
@@ -129,6 +133,7 @@ export function toRecorded(ctx: Context, by: Call | Worker, change: LicenseChang
     cause,
     ...(change.licenseId !== undefined && { licenseId: change.licenseId }),
     ...(change.keyId !== undefined && { keyId: change.keyId }),
+    ...(change.feature !== undefined && { feature: change.feature }),
     ...author,
     reason,
     ...(change.before && { before: toBinary(LicenseSchema, create(LicenseSchema, change.before)) }),

@@ -6,11 +6,12 @@ import { platformError } from "@licet/platform/errors";
 import type { Call } from "@licet/platform/rpc/call";
 import type { Transaction } from "kysely";
 import type { Context } from "./context.ts";
+import { checkEtag } from "./domain/etag.ts";
 import type { License } from "./domain/license.ts";
 import { adopted, nextDueAt, nextStep } from "./domain/schedule.ts";
 import { failure } from "./errors.ts";
 import { recordLicenseChange, type Worker } from "./history.ts";
-import { etagOf, licenseToProto, licenseWithStatus } from "./rpc/convert.ts";
+import { licenseToProto, licenseWithStatus } from "./rpc/convert.ts";
 import { lockCustomer, raiseEntitlementVersion } from "./store/customers.ts";
 import { countLicenses, getLicense, updateLicense } from "./store/licenses.ts";
 import type { DB } from "./store/schema.ts";
@@ -18,7 +19,10 @@ import type { DB } from "./store/schema.ts";
 /** A customer's snapshot holds all its licenses and travels as one event. */
 const MAX_LICENSES = 500;
 
-/** Things that the clock can do to a license without anybody deciding anything; more mean that they lead in a circle. */
+/**
+ * Things that the clock can do to a license without anybody deciding anything, beside the end of each grant; more mean
+ * that they lead in a circle.
+ */
 const MAX_STEPS = 10;
 
 /** A change that somebody asked for. */
@@ -40,6 +44,8 @@ export interface Changed {
 export interface Outcome {
   cause: Exclude<LicenseChangeCause, LicenseChangeCause.UNSPECIFIED>;
   license: License;
+  /** The feature that it is about. */
+  feature?: string;
 }
 
 /** Decides what becomes of a license that is settled up to `now`. */
@@ -64,14 +70,14 @@ export async function changeLicense(
   await lockCustomer(tx, tenant, customerId);
   const now = ctx.now();
   const license = await openLicense(ctx, tx, tenant, { customerId, asked, now });
-  const { cause, license: changed } = await decide(license, now);
+  const { license: changed, ...outcome } = await decide(license, now);
   const version = await raiseEntitlementVersion(tx, tenant, customerId);
   await updateLicense(tx, tenant, changed, nextDueAt(changed, now));
   const after = licenseToProto(changed, now);
   const before = licenseToProto(license, now);
   const { licenseId } = license;
   const { reason } = asked;
-  const change = { customerId, version, cause, licenseId, reason, effectiveAt: now, before, after };
+  const change = { customerId, version, ...outcome, licenseId, reason, effectiveAt: now, before, after };
   await recordLicenseChange(ctx, tx, by, change);
   return { license: after, consistencyToken: { customerId, version } };
 }
@@ -92,11 +98,7 @@ export async function openLicense(
   if (license.customerId !== customerId) {
     throw platformError("CONFLICT_RETRY", `License ${license.licenseId} has just been transferred; send it again.`);
   }
-  const etag = etagOf(license);
-  if (asked.etag !== "" && asked.etag !== etag) {
-    const message = `License ${license.licenseId} has changed since etag ${JSON.stringify(asked.etag)}; it is now ${etag}.`;
-    throw failure("ETAG_MISMATCH", message, { etag });
-  }
+  checkEtag(`License ${license.licenseId}`, asked.etag, license.revision);
   return settle(ctx, tx, tenant, license, now);
 }
 
@@ -112,19 +114,21 @@ async function settle(
   now: Date,
 ): Promise<License> {
   let current: License = adopted(license, now);
+  const maxSteps = MAX_STEPS + license.grants.length;
   for (let steps = 0; ; steps++) {
     const step = nextStep(current, now);
     if (!step) break;
-    if (steps === MAX_STEPS) throw new Error(`the clock has more than ${MAX_STEPS} things to do to one license`);
+    if (steps === maxSteps) throw new Error(`the clock has more than ${maxSteps} things to do to one license`);
     const { happening, license: next } = step;
     const { customerId, licenseId } = license;
     const version = await raiseEntitlementVersion(tx, tenant, customerId);
     await updateLicense(tx, tenant, next, nextDueAt(next, now));
-    const { reason, at: effectiveAt, noticeDays = 0 } = happening;
+    const { reason, at: effectiveAt, noticeDays = 0, feature } = happening;
     const before = licenseWithStatus(current, happening.from);
     const after = licenseWithStatus(next, happening.to);
     const cause: Outcome["cause"] = LicenseChangeCause[happening.cause];
-    const change = { customerId, version, cause, licenseId, reason, effectiveAt, noticeDays, before, after };
+    const what = { cause, licenseId, reason, effectiveAt, noticeDays, ...(feature !== undefined && { feature }) };
+    const change = { customerId, version, ...what, before, after };
     await recordLicenseChange(ctx, tx, { tenant, actor: "scheduler" }, change);
     current = next;
   }

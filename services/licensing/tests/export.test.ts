@@ -31,7 +31,7 @@ async function newTenant({ empty = false } = {}): Promise<Clients & { readonly t
       product: "trading",
       plan,
       name: plan,
-      terms: { type, features: ["*"], seats: 9, ...price },
+      terms: { type, features: ["*"], seats: 9, grantableFeatures: ["*"], ...price },
     });
   }
   return { tenant, ...clients };
@@ -77,7 +77,7 @@ async function imported(clients: Clients, text: string, kind: BulkKind, format: 
 
 const header =
   "license_id,customer_id,product,plan,plan_version,features,limits,seats,valid_from,valid_until,grace_days,billing_cycle," +
-  "auto_renew,metadata,status,status_reason,suspended_by_billing,unpaid_grace_until,cancels_at,cancel_reason,ended_at,created_at\r\n";
+  "auto_renew,metadata,status,status_reason,suspended_by_billing,unpaid_grace_until,cancels_at,cancel_reason,ended_at,created_at,grants\r\n";
 
 test("licenses as CSV: the header, by id, what was decided", async () => {
   const clients = await newTenant();
@@ -102,8 +102,8 @@ test("licenses as CSV: the header, by id, what was decided", async () => {
   expect(text).toBe(
     `${header}` +
       `${ids[1]},nile,trading,gold,1,,,9,${from}` +
-      `,"{""order"":""A \\""17\\""""}",suspended,'=cmd|' /C calc'!A0,,,,,,2026-11-22T10:00:00Z\r\n` +
-      `${ids[0]},nile,trading,gold,1,,,9,${from},"{""order"":""A \\""17\\""""}",active,,,,,,,2026-11-22T10:00:00Z\r\n`,
+      `,"{""order"":""A \\""17\\""""}",suspended,'=cmd|' /C calc'!A0,,,,,,2026-11-22T10:00:00Z,\r\n` +
+      `${ids[0]},nile,trading,gold,1,,,9,${from},"{""order"":""A \\""17\\""""}",active,,,,,,,2026-11-22T10:00:00Z,\r\n`,
   );
   const { text: jsonl } = await exported(clients, { format: BulkFormat.JSONL });
   expect(JSON.parse(jsonl.split("\n")[0] ?? "")).toMatchObject({
@@ -239,6 +239,7 @@ describe("what is exported and imported elsewhere is exported there as the same"
         "grace",
         "unpaid",
         "unlimited",
+        "granted",
       ),
       reason: stored,
     }),
@@ -275,6 +276,14 @@ describe("what is exported and imported elsewhere is exported there as the same"
         past_due: () => billing.setPaymentStanding({ ...of, standing: 2 }),
         grace: () => billing.setPaymentStanding({ ...of, standing: 3, graceUntil }),
         unpaid: () => billing.setPaymentStanding({ ...of, standing: 4 }),
+        granted: () =>
+          clients.licenses.activateFeature({
+            ...of,
+            feature: "egx_access",
+            configuration: '{"a":["b"]}',
+            onBehalfOf: "=ada",
+            expiresAt: graceUntil,
+          }),
         unlimited: () =>
           clients.licenses.updateLicense({ ...of, updateMask: { paths: ["seats", "grace_days"] }, graceDays: 9 }),
       };

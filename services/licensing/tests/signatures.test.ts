@@ -9,6 +9,7 @@ import { KeyFormat, LicenseType } from "@licet/contracts/licet/licensing/v1/cata
 import { SigningKeyStatus } from "@licet/contracts/licet/licensing/v1/license_key_pb";
 import { asAdministrator } from "@licet/platform/database/roles";
 import { newId } from "@licet/platform/ids";
+import { describeWith } from "@licet/platform/testing/needs";
 import { type Clients, type Harness, startHarness } from "./harness.ts";
 
 let harness: Harness;
@@ -69,8 +70,6 @@ async function jwks(): Promise<{ keys: { kid: string; x: string }[] }> {
   return (await load?.()) as { keys: { kid: string; x: string }[] };
 }
 
-const python = spawnSync("python3", ["-c", "import cryptography"]).status === 0;
-
 /** Asks the Python program what it makes of these texts. */
 async function byPython(texts: readonly string[]): Promise<{ claims?: Record<string, unknown>; refused?: string }[]> {
   const input = JSON.stringify({ ...(await jwks()), texts });
@@ -80,17 +79,12 @@ async function byPython(texts: readonly string[]): Promise<{ claims?: Record<str
   return JSON.parse(stdout);
 }
 
-function describePython(name: string, cases: () => void): void {
-  const wanted = "python3 with the package cryptography";
-  if (python) describe(name, cases);
-  else if ((process.env.LICET_REQUIRE ?? "").split(",").includes("python")) {
-    test(name, () => {
-      throw new Error(`LICET_REQUIRE names python, but the cases need ${wanted}`);
-    });
-  } else describe.skip(`${name} (SKIPPED: needs ${wanted})`, cases);
-}
+const noPython =
+  spawnSync("python3", ["-c", "import cryptography"]).status === 0
+    ? undefined
+    : "there is no python3 with the package cryptography (Debian: apt-get install python3-cryptography)";
 
-describePython("offline, in another language", () => {
+describeWith("python", noPython, "signatures offline, in another language", () => {
   test("a token key is verified by the public key alone, and says what it permits", async () => {
     const [verdict] = await byPython([secret]);
     const { license } = await nectar.licenses.getLicense({ licenseId });
@@ -113,6 +107,7 @@ describePython("offline, in another language", () => {
           type: "standard",
           features: ["*"],
           limits: [{ metric: "runs", maximum: "9007199254740993", window: "per_month", enforcement: "hard" }],
+          grants: [],
           seats: 3,
           valid_from: harness.clock.now.toISOString(),
           valid_until: end.toISOString(),

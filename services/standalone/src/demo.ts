@@ -164,6 +164,7 @@ const trading: DemoProduct = {
         type: LicenseType.STANDARD,
         ...yearly(25_000),
         features: ["basic_trading", "advanced_orders"],
+        grantableFeatures: ["egx_access", "adx_access", "crypto_trading", "forex_trading", "api_access"],
         limits: [
           limit("users", GAUGE, 50),
           limit("orders", PER_SECOND, 1_000),

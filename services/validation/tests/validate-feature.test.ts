@@ -88,6 +88,31 @@ describe("what is asked", () => {
     });
   });
 
+  test("a grant gives a feature, with its end and configuration, until the clock ends it; an event only repeats it", async () => {
+    const configuration = '{"venues": 3}';
+    const expiresAt = timestampFromMs(startMs + dayMs);
+    const own = license({ grants: [{ feature: "egx_access", expiresAt, configuration }] });
+    harness.licensing.snapshots.set("tradsys/nile-brokers", snapshot("nile-brokers", 1n, own));
+    await harness.validation.start();
+    const client = harness.client();
+    const ask = (feature: string) => client.validateFeature({ customerId: "nile-brokers", feature });
+    expect(await ask("egx_access")).toMatchObject({
+      valid: true,
+      reason: DecisionReason.ALLOWED,
+      grant: { expiresAt, configuration },
+    });
+    expect((await ask("basic_trading")).grant).toBeUndefined();
+    harness.clock.ms += dayMs;
+    const over = await ask("egx_access");
+    expect(over).toMatchObject({
+      valid: false,
+      reason: DecisionReason.FEATURE_NOT_IN_PLAN,
+      version: 1n,
+      violations: [expect.any(String), 'The grant of feature "egx_access" ended on 2030-06-02 00:00 UTC.'],
+    });
+    expect(over.grant).toBeUndefined();
+  });
+
   test("counts limits by the values of the context", async () => {
     const limits = [
       { metric: "users", maximum: 50n, window: LimitWindow.GAUGE, enforcement: Enforcement.HARD },

@@ -1,3 +1,4 @@
+import { grantsAt } from "./grant.ts";
 import { type License, statusAt } from "./license.ts";
 import { permittedUntil } from "./license-key.ts";
 
@@ -34,11 +35,14 @@ export function keyClaims(
     jti: key.keyId,
     iat: seconds(now),
     ...(Number.isFinite(end) && { exp: seconds(new Date(end)) }),
-    licenses: licenses.map(licenseClaim),
+    licenses: licenses.map((held) => licenseClaim(held, now)),
   };
 }
 
-/** The claims of a signed license: the license with its status now, to be taken for true for so many seconds. */
+/**
+ * The claims of a signed license: the license with its status now and its attributes, to be taken for true for so many
+ * seconds. Token keys are without attributes: those are words for clients, and a key is to stay short.
+ */
 export function licenseClaims(
   { issuer, tenant, now }: SigningContext,
   claimsId: string,
@@ -53,12 +57,13 @@ export function licenseClaims(
     jti: claimsId,
     iat: seconds(now),
     exp: seconds(now) + ttlSeconds,
-    license: { ...licenseClaim(held), status: statusAt(license, now) },
+    license: { ...licenseClaim(held, now), status: statusAt(license, now), attributes: license.attributes },
   };
 }
 
-/** Times are RFC 3339; `maximum` is a decimal or null (unlimited), as JSON numbers lose what exceeds 2^53. */
-function licenseClaim({ license, offlineDays }: OfflineLicense) {
+/** Times are RFC 3339; `maximum` is a decimal or null (unlimited), as JSON numbers lose what exceeds 2^53. A grant
+ * ends at its own time, or with the license. */
+function licenseClaim({ license, offlineDays }: OfflineLicense, now: Date) {
   return {
     license_id: license.licenseId,
     product: license.product,
@@ -71,6 +76,11 @@ function licenseClaim({ license, offlineDays }: OfflineLicense) {
       maximum: maximum === undefined ? null : maximum.toString(),
       window,
       enforcement,
+    })),
+    grants: grantsAt(license.grants, now).map(({ feature, expiresAt, configuration }) => ({
+      feature,
+      expires_at: expiresAt?.toISOString() ?? null,
+      configuration: configuration === "" ? null : configuration,
     })),
     seats: license.seats ?? null,
     valid_from: license.validFrom.toISOString(),

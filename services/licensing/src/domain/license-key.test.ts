@@ -38,9 +38,11 @@ const license: License = {
   statusReason: "",
   features: ["*"],
   limits: [],
+  grants: [],
   validFrom: before,
   graceDays: 3,
   metadata: {},
+  attributes: {},
   createdAt: before,
   updatedAt: before,
 };

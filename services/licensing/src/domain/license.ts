@@ -1,3 +1,4 @@
+import type { Grant } from "./grant.ts";
 import type { Cycle, LicenseType, Limit } from "./terms.ts";
 
 /** Where a license stands; the meaning of each is in `docs/architecture.md` and `proto/licet/licensing/v1/license.proto`. */
@@ -34,6 +35,8 @@ export interface License {
   /** Feature codes; `*` alone means all of the product. */
   features: readonly string[];
   limits: readonly Limit[];
+  /** By feature; one that has expired stays until that is told. */
+  grants: readonly Grant[];
   /** Absent: unlimited. */
   seats?: number;
   validFrom: Date;
@@ -45,6 +48,8 @@ export interface License {
   /** Whether billing is asked to renew it before it ends. */
   autoRenew: boolean;
   metadata: Readonly<Record<string, string>>;
+  /** What else its plan version promises, by code. */
+  attributes: Readonly<Record<string, string>>;
   createdAt: Date;
   updatedAt: Date;
   /** When it was revoked or cancelled. */

@@ -1,6 +1,7 @@
 import { expect, test } from "@jest/globals";
 import { ServiceError } from "@licet/platform/errors";
 import fc from "fast-check";
+import { grantsAt } from "./grant.ts";
 import { DAY_MS, type License, type LicenseStatus, statusAt } from "./license.ts";
 import * as lifecycle from "./lifecycle.ts";
 import { bareLicense, planLicense } from "./provision.ts";
@@ -15,12 +16,14 @@ import { transitions } from "./transitions.ts";
 const origin = Date.parse("2026-01-01T00:00:00Z");
 const dayAt = (day: number) => new Date(origin + day * DAY_MS);
 
-const terms = (type: PlanTerms["type"], termDays: number): PlanTerms => ({
+const terms = (type: PlanTerms["type"], termDays: number, grantable: string[]): PlanTerms => ({
   type,
-  features: ["*"],
+  features: ["x"],
   limits: [],
   usagePrices: [],
   termDays,
+  attributes: {},
+  grantable,
 });
 const plans: Readonly<Record<"trial" | "standard", Plan>> = {
   trial: {
@@ -29,8 +32,9 @@ const plans: Readonly<Record<"trial" | "standard", Plan>> = {
     name: "T",
     version: 1,
     latestVersion: 1,
-    terms: terms("trial", 10),
+    terms: terms("trial", 10, ["*"]),
     publishedAt: dayAt(0),
+    revision: 1n,
   },
   standard: {
     product: "p",
@@ -38,8 +42,9 @@ const plans: Readonly<Record<"trial" | "standard", Plan>> = {
     name: "S",
     version: 1,
     latestVersion: 1,
-    terms: terms("standard", 40),
+    terms: terms("standard", 40, ["a"]),
     publishedAt: dayAt(0),
+    revision: 1n,
   },
 };
 
@@ -54,9 +59,21 @@ interface Model {
   unpaidUntil: number | undefined;
   cancelOn: number | undefined;
   byBilling: boolean;
+  /** The features that are granted, with the day on which that ends. */
+  grants: Map<Granted, number | undefined>;
 }
 
+type Granted = "a" | "b";
+
 type Moved = [from: LicenseStatus, to: LicenseStatus];
+
+/** The grants that end on the morning of a day. */
+function endingGrants(m: Model, day: number): Granted[] {
+  if (isOver(m.status)) return [];
+  const ending = [...m.grants].filter(([, until]) => until === day).map(([feature]) => feature);
+  for (const feature of ending) m.grants.delete(feature);
+  return ending.sort();
+}
 
 /** What the morning of a day brings; more than one thing where a grace has no days. */
 function morning(m: Model, day: number): Moved[] {
@@ -98,6 +115,8 @@ type Command =
         | "unpaid"
         | "upgrade";
     }
+  | { do: "activate"; feature: Granted; days: number | undefined }
+  | { do: "deactivate"; feature: Granted }
   | { do: "grace" | "renewFromEnd" | "renewFromNow" | "renewUntil" | "extend" | "pass"; days: number };
 
 /** Whether the table and the command's own rule let it happen; and if so, what the clerk writes down. */
@@ -166,6 +185,7 @@ function carryOut(m: Model, command: Command, day: number): boolean {
         newEnd(m.from + 40);
         m.type = "standard";
       }
+      m.grants.delete("b");
       return true;
     case "extend":
       return m.type === "trial" && newEnd(Math.max(m.until, day) + command.days);
@@ -175,6 +195,12 @@ function carryOut(m: Model, command: Command, day: number): boolean {
       return newEnd(day + command.days);
     case "renewUntil":
       return newEnd(command.days);
+    case "activate":
+      if (!alive || (m.type === "standard" && command.feature === "b")) return false;
+      m.grants.set(command.feature, command.days === undefined ? undefined : day + command.days);
+      return true;
+    case "deactivate":
+      return alive && m.grants.delete(command.feature);
     case "pass":
       return true;
   }
@@ -217,12 +243,22 @@ function order(license: License, command: Command, now: Date): License {
       return lifecycle.renew(license, { from: "now", days: command.days }, undefined, now);
     case "renewUntil":
       return lifecycle.renew(license, { until: dayAt(command.days) }, undefined, now);
+    case "activate": {
+      const { feature, days } = command;
+      const wanted = { feature, activatedBy: "k", onBehalfOf: "", configuration: "" };
+      const until = days === undefined ? {} : { expiresAt: new Date(+now + days * DAY_MS) };
+      const { grantable } = plans[license.type as "trial" | "standard"].terms;
+      return lifecycle.activateFeature(license, { ...wanted, ...until }, grantable, now);
+    }
+    case "deactivate":
+      return lifecycle.deactivateFeature(license, command.feature, now);
     case "pass":
       return license;
   }
 }
 
 const days = fc.integer({ min: 1, max: 25 });
+const feature = fc.constantFrom<Granted>("a", "b");
 const commands = fc.array(
   fc.oneof(
     {
@@ -237,6 +273,15 @@ const commands = fc.array(
       arbitrary: fc.record({ do: fc.constantFrom("grace", "renewFromEnd", "renewFromNow", "extend"), days }),
       weight: 4,
     },
+    {
+      arbitrary: fc.record({
+        do: fc.constant("activate"),
+        feature,
+        days: fc.option(days, { nil: undefined, freq: 4 }),
+      }),
+      weight: 4,
+    },
+    { arbitrary: fc.record({ do: fc.constant("deactivate"), feature }), weight: 2 },
     { arbitrary: fc.record({ do: fc.constant("renewUntil"), days: fc.integer({ min: 0, max: 120 }) }), weight: 1 },
     { arbitrary: fc.record({ do: fc.constant("pass"), days }), weight: 5 },
   ) as fc.Arbitrary<Command>,
@@ -276,21 +321,32 @@ function begin({ type, from, grace, autoRenew }: Start): Life {
   };
   const license = planLicense(wanted, plans[type]);
   const until = from + plans[type].terms.termDays;
-  const rest = { pastDue: false, unpaidUntil: undefined, cancelOn: undefined, byBilling: false };
+  const rest = { pastDue: false, unpaidUntil: undefined, cancelOn: undefined, byBilling: false, grants: new Map() };
   return { license, model: { status: from === 0 ? "active" : "pending", type, from, until, grace, ...rest }, day: 0 };
+}
+
+function isOver(status: LicenseStatus): boolean {
+  return status === "cancelled" || status === "revoked";
 }
 
 /** Lets a license live through the days up to `to` with a teller that looks every `everyDays`; returns what it told. */
 function live(life: Life, to: number, everyDays: number): { told: Moved[]; notices: number[]; renewals: number } {
   const seen = { told: [] as Moved[], notices: [] as number[], renewals: 0 };
   const moved: Moved[] = [];
+  const ended: string[] = [];
+  const toldEnded: string[] = [];
   while (life.day < to) {
     life.day += 1;
+    ended.push(...endingGrants(life.model, life.day).map((one) => `${life.day}: ${one}`));
     moved.push(...morning(life.model, life.day));
     const now = dayAt(life.day);
     const status = statusAt(life.license, now);
     // Jest's matchers are slow, and this is asked of every day of every life.
     if (status !== life.model.status) throw new Error(`on day ${life.day} it is ${status}, not ${life.model.status}`);
+    const { grants } = life.model;
+    const held = grantsAt(life.license.grants, now).length;
+    if (!isOver(status) && held !== grants.size)
+      throw new Error(`on day ${life.day} it has ${held} grants, not ${grants.size}`);
     if (life.day % everyDays !== 0 && life.day < to) continue;
     const due = nextDueAt(life.license, dayAt(life.day - 1));
     for (let step = nextStep(life.license, now); step; step = nextStep(life.license, now)) {
@@ -298,6 +354,7 @@ function live(life: Life, to: number, everyDays: number): { told: Moved[]; notic
       expect(+at).toBeLessThanOrEqual(+now);
       if (cause === "EXPIRY_NOTICE") seen.notices.push(noticeDays as number);
       else if (cause === "RENEWAL_DUE") seen.renewals += 1;
+      else if (cause === "GRANT_EXPIRED") toldEnded.push(`${(+at - origin) / DAY_MS}: ${step.happening.feature}`);
       else seen.told.push([from, next]);
       // A teller that had slept until the due time would have seen it, too.
       expect(Number(due)).toBeLessThanOrEqual(+now);
@@ -308,6 +365,7 @@ function live(life: Life, to: number, everyDays: number): { told: Moved[]; notic
     if (next && next <= now) throw new Error(`all is told, and still something is due at ${next.toISOString()}`);
   }
   expect(seen.told).toEqual(moved);
+  expect(toldEnded).toEqual(ended);
   return seen;
 }
 
@@ -334,10 +392,15 @@ test("whatever is done in whatever order, a license stands where the table leads
         const allowed = carryOut(life.model, command, life.day);
         expect([command, !(result instanceof ServiceError)]).toEqual([command, allowed]);
         if (result instanceof ServiceError) {
-          expect(["FAILED_PRECONDITION", "INVALID_ARGUMENT"]).toContain(result.code);
+          expect(["FAILED_PRECONDITION", "INVALID_ARGUMENT", "NOT_FOUND"]).toContain(result.code);
           continue;
         }
         life.license = result;
+        const granted = result.grants.map(({ feature, expiresAt }) => [
+          feature,
+          expiresAt && (+expiresAt - origin) / DAY_MS,
+        ]);
+        expect(granted).toEqual([...life.model.grants].sort());
         const to = statusAt(result, now);
         expect([command, to]).toEqual([command, life.model.status]);
         if (from !== to) expect(transitions[from]).toContain(to);
@@ -368,7 +431,7 @@ test("a license that nobody touches gets its notices once each, in their order, 
         },
         { features: ["*"], limits: [] },
       );
-      const rest = { pastDue: false, unpaidUntil: undefined, cancelOn: undefined, byBilling: false };
+      const rest = { pastDue: false, unpaidUntil: undefined, cancelOn: undefined, byBilling: false, grants: new Map() };
       const model: Model = { status: "active", type: "standard", from: 0, until: length, grace, ...rest };
       const { notices, renewals } = live({ license, model, day: 0 }, 80, 1);
       expect(notices).toEqual([30, 14, 7, 1].filter((days) => days < length));

@@ -1,7 +1,8 @@
 import { invalidArgument } from "@licet/platform/errors";
 import { failure } from "../errors.ts";
+import { type FeatureList, type Grant, keptUnder, listsFeature, withGrant, withoutGrant } from "./grant.ts";
 import { DAY_MS, type DecidedStatus, type License, type LicenseStatus, statusAt } from "./license.ts";
-import { billingCycleFor, checkEnd } from "./provision.ts";
+import { billingCycleFor, checkEnd, checkPlanFor, checkPlanOffered } from "./provision.ts";
 import { toldAt } from "./schedule.ts";
 import { type Cycle, type Limit, type Plan, type PlanTerms, termEnd } from "./terms.ts";
 import { checkLives, checkTransition, refuseActivation } from "./transitions.ts";
@@ -79,7 +80,10 @@ export function renew(license: License, end: NewEnd, terms: PlanTerms | undefine
   return changed(license, withNewEnd(license, from, validUntil), now);
 }
 
-/** Gives a license another plan version; where a trial becomes none, a term of the plan begins. */
+/**
+ * Gives a license another plan version; where a trial becomes none, a term of the plan begins. Grants that the version
+ * neither has nor allows end.
+ */
 export function changePlan(
   license: License,
   plan: Plan,
@@ -89,6 +93,9 @@ export function changePlan(
   const { terms } = plan;
   const from = statusAt(license, now);
   checkLives(license.licenseId, from);
+  checkPlanFor(plan, license.customerId);
+  // A license that has the plan may get another version of it, and stays what it is: on a retired plan.
+  if (license.plan?.code !== plan.plan) checkPlanOffered(plan);
   const { seats: _, billingCycle: __, ...rest } = license;
   const seats = wanted.seats ?? terms.seats;
   const billingCycle = nextBillingCycle(license, wanted.billingCycle, terms);
@@ -98,6 +105,8 @@ export function changePlan(
     type: terms.type,
     features: terms.features,
     limits: terms.limits,
+    attributes: terms.attributes,
+    grants: keptUnder(license.grants, terms),
     ...(seats !== undefined && { seats }),
     ...(billingCycle && { billingCycle }),
   };
@@ -121,6 +130,41 @@ export function extendTrial(license: License, days: number, now: Date): License 
   const end = new Date(Math.max(validUntil.getTime(), now.getTime()) + days * DAY_MS);
   checkEnd("days", end, license.graceDays);
   return changed(license, withNewEnd(license, from, end), now);
+}
+
+/**
+ * Grants a license a feature of its product, or changes the grant that it has of it.
+ *
+ * @param grantable - what its plan version lets be granted; undefined for a bare license, which may be granted all
+ */
+export function activateFeature(
+  license: License,
+  wanted: Omit<Grant, "activatedAt">,
+  grantable: FeatureList | undefined,
+  now: Date,
+): License {
+  const { licenseId, plan, grants } = license;
+  checkLives(licenseId, statusAt(license, now));
+  if (plan && !listsFeature(grantable ?? [], wanted.feature)) {
+    const { feature } = wanted;
+    const message = `Plan ${plan.code} in version ${plan.version} does not let feature ${feature} be granted.`;
+    throw failure("GRANT_NOT_ALLOWED", message, { feature, plan: plan.code, plan_version: `${plan.version}` });
+  }
+  return changed(license, { ...license, grants: withGrant(licenseId, grants, wanted, now) }, now);
+}
+
+/** Takes the grant of a feature from a license. */
+export function deactivateFeature(license: License, feature: string, now: Date): License {
+  const { licenseId, plan, grants, features } = license;
+  checkLives(licenseId, statusAt(license, now));
+  const after = withoutGrant(grants, feature);
+  if (after.length < grants.length) return changed(license, { ...license, grants: after }, now);
+  if (!listsFeature(features, feature)) {
+    throw failure("GRANT_NOT_FOUND", `License ${licenseId} has no grant of feature ${feature}.`);
+  }
+  const by = plan ? `plan ${plan.code}` : "terms of its own";
+  const message = `License ${licenseId} has feature ${feature} by ${by}, not by a grant; only a grant can be deactivated.`;
+  throw failure("FEATURE_IN_PLAN", message, { feature, plan: plan?.code ?? "" });
 }
 
 /** Makes of a license what billing knows about its payment. */

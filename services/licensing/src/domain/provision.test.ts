@@ -19,8 +19,10 @@ const terms: PlanTerms = {
   limits: [{ metric: "users", maximum: 50n, window: "gauge", enforcement: "hard" }],
   price: { currency: "USD", amountMinor: 2_500_000n, cycle: "year" },
   usagePrices: [{ metric: "exchange_requests", includedPerMonth: 500n, currency: "USD", decimal: "0.0125" }],
+  grantable: [],
   termDays: 0,
   seats: 5,
+  attributes: { support: "standard" },
 };
 const plan = (changes: Partial<PlanTerms> = {}): Plan => ({
   product: "trading",
@@ -30,6 +32,7 @@ const plan = (changes: Partial<PlanTerms> = {}): Plan => ({
   latestVersion: 4,
   terms: { ...terms, ...changes },
   publishedAt: now,
+  revision: 1n,
 });
 
 describe("termEnd", () => {
@@ -55,6 +58,8 @@ describe("planLicense", () => {
       suspendedByBilling: false,
       features: ["basic_trading"],
       limits: terms.limits,
+      attributes: { support: "standard" },
+      grants: [],
       seats: 5,
       validFrom: now,
       validUntil: new Date("2027-11-22T10:00:00Z"),

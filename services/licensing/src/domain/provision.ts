@@ -1,4 +1,5 @@
 import { invalidArgument } from "@licet/platform/errors";
+import { failure } from "../errors.ts";
 import { graceUntil, type License } from "./license.ts";
 import { toldAt } from "./schedule.ts";
 import { type Cycle, type Plan, type PlanTerms, termEnd } from "./terms.ts";
@@ -16,6 +17,28 @@ export function checkEnd(field: string, validUntil: Date | undefined, graceDays:
   if (graceEnd && !(graceEnd.getTime() <= LAST_MS)) {
     throw invalidArgument(field, "must be earlier: the license and its grace would end after the year 9999");
   }
+}
+
+/**
+ * Refuses a plan that is for one customer to all others.
+ *
+ * @throws ServiceError FAILED_PRECONDITION `PLAN_FOR_OTHER_CUSTOMER`
+ */
+export function checkPlanFor(plan: Pick<Plan, "plan" | "product" | "customerId">, customerId: string): void {
+  if (plan.customerId === undefined || plan.customerId === customerId) return;
+  const message = `Plan ${plan.plan} of ${plan.product} is for another customer than ${customerId}; only that one can be given it.`;
+  throw failure("PLAN_FOR_OTHER_CUSTOMER", message);
+}
+
+/**
+ * Refuses a plan that was retired, to licenses that don't have it.
+ *
+ * @throws ServiceError FAILED_PRECONDITION `PLAN_RETIRED`
+ */
+export function checkPlanOffered(plan: Plan): void {
+  if (!plan.retiredAt) return;
+  const message = `Plan ${plan.plan} of ${plan.product} was retired at ${plan.retiredAt.toISOString()}; choose another one.`;
+  throw failure("PLAN_RETIRED", message);
 }
 
 /** What a provisioning asks for, whatever the terms. */
@@ -40,9 +63,12 @@ export type BareTerms = Pick<PlanTerms, "features" | "limits">;
  * A license by a plan version: it ends after the plan's term, has the plan's seats and is billed in the price's own
  * cycle where nothing else is wanted.
  *
- * @throws ServiceError INVALID_ARGUMENT when it would end before it begins, or its billing does not fit its price
+ * @throws ServiceError INVALID_ARGUMENT when it would end before it begins, or its billing does not fit its price;
+ * FAILED_PRECONDITION `PLAN_RETIRED`, `PLAN_FOR_OTHER_CUSTOMER`
  */
 export function planLicense(wanted: Wanted, plan: Plan): License {
+  checkPlanFor(plan, wanted.customerId);
+  checkPlanOffered(plan);
   const { terms } = plan;
   const billingCycle = billingCycleFor(wanted.billingCycle, terms);
   const seats = wanted.seats ?? terms.seats;
@@ -52,6 +78,7 @@ export function planLicense(wanted: Wanted, plan: Plan): License {
     type: terms.type,
     features: terms.features,
     limits: terms.limits,
+    attributes: terms.attributes,
     ...(seats !== undefined && { seats }),
     ...(billingCycle && { billingCycle }),
   };
@@ -69,6 +96,7 @@ export function bareLicense(wanted: Wanted & { validUntil: Date }, terms: BareTe
     type: "custom",
     features: terms.features,
     limits: terms.limits,
+    attributes: {},
     ...(wanted.seats !== undefined && { seats: wanted.seats }),
   };
 }
@@ -94,6 +122,7 @@ function common(wanted: Wanted, validUntil: Date | undefined) {
     ...(validUntil && { validUntil }),
     graceDays: wanted.graceDays,
     autoRenew: wanted.autoRenew,
+    grants: [],
     metadata: wanted.metadata,
     createdAt: now,
     updatedAt: now,

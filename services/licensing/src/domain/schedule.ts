@@ -1,3 +1,4 @@
+import { type Grant, withoutGrant } from "./grant.ts";
 import {
   DAY_MS,
   type License,
@@ -27,7 +28,8 @@ export type ClockCause =
   | "EXPIRED"
   | "CANCELLED"
   | "EXPIRY_NOTICE"
-  | "RENEWAL_DUE";
+  | "RENEWAL_DUE"
+  | "GRANT_EXPIRED";
 
 /** Something that the clock did and that is to be told. */
 export interface Happening {
@@ -38,6 +40,8 @@ export interface Happening {
   to: LicenseStatus;
   /** Of EXPIRY_NOTICE: one of {@link NOTICE_DAYS}. */
   noticeDays?: number;
+  /** Of GRANT_EXPIRED. */
+  feature?: string;
   /** Why, where somebody gave the reason in advance. */
   reason: string;
 }
@@ -71,7 +75,8 @@ export function adopted(license: License, now: Date): License & { told: Told } {
  */
 export function nextStep(license: License, now: Date): Step | undefined {
   const held = adopted(license, now);
-  const steps = [noticeStep(held, now), renewalStep(held), statusStep(held)].filter(
+  // Of things at the same time what may end the license comes last: what ended is told nothing more.
+  const steps = [noticeStep(held, now), renewalStep(held), grantStep(held), statusStep(held)].filter(
     (step) => step !== undefined && step.happening.at <= now,
   ) as Step[];
   return steps.reduce<Step | undefined>(
@@ -88,7 +93,7 @@ export function nextDueAt(license: License, now: Date): Date | undefined {
   const held = adopted(license, now);
   const end = held.validUntil?.getTime();
   const notices = end === undefined ? [] : NOTICE_DAYS.map((days) => end - days * DAY_MS).filter((at) => at > +now);
-  const steps = [noticeStep(held, now), statusStep(held), renewalStep(held)];
+  const steps = [noticeStep(held, now), statusStep(held), renewalStep(held), grantStep(held)];
   const times = [...notices, ...steps.flatMap((step) => step?.happening.at ?? [])];
   const first = Math.min(...times.map(Number));
   return Number.isFinite(first) ? new Date(first) : undefined;
@@ -119,6 +124,18 @@ function renewalStep(license: License & { told: Told }): Step | undefined {
   const at = new Date(Math.max(validUntil.getTime() - RENEWAL_LEAD_MS, validFrom.getTime()));
   const happening = { cause: "RENEWAL_DUE", at, from: told.status, to: told.status, reason: "" } as const;
   return { happening, license: { ...license, told: { ...told, renewal: true } } };
+}
+
+/** The end of the grant that ends first. What ended for good keeps the grants that it had then. */
+function grantStep(license: License & { told: Told }): Step | undefined {
+  const { told, grants } = license;
+  if (told.status === "cancelled" || told.status === "revoked") return undefined;
+  const ending = grants.filter((grant): grant is Grant & { expiresAt: Date } => grant.expiresAt !== undefined);
+  const [first] = ending.sort((one, other) => one.expiresAt.getTime() - other.expiresAt.getTime());
+  if (!first) return undefined;
+  const { feature, expiresAt: at } = first;
+  const happening = { cause: "GRANT_EXPIRED", at, from: told.status, to: told.status, feature, reason: "" } as const;
+  return { happening, license: { ...license, grants: withoutGrant(grants, feature) } };
 }
 
 function statusStep(license: License & { told: Told }): Step | undefined {

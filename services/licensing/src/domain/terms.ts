@@ -40,6 +40,10 @@ export interface PlanTerms {
   termDays: number;
   /** Absent: unlimited. */
   seats?: number;
+  /** What else is promised, by code; nothing is decided by it. */
+  attributes: Readonly<Record<string, string>>;
+  /** The features that may be granted to a license beyond the plan; `*` alone means all of the product. */
+  grantable: readonly string[];
 }
 
 /** A plan in one of its versions. */
@@ -51,6 +55,12 @@ export interface Plan {
   latestVersion: number;
   terms: PlanTerms;
   publishedAt: Date;
+  /** The only customer who can be given it; absent: all can. */
+  customerId?: string;
+  /** Since when no license gets it any more. */
+  retiredAt?: Date;
+  /** Raised by every change of the plan and by every new version; its text is the etag. */
+  revision: bigint;
 }
 
 /**
@@ -61,20 +71,20 @@ export interface Plan {
  * @throws ServiceError INVALID_ARGUMENT that names the field
  */
 export function checkFeaturesAndLimits(terms: Pick<PlanTerms, "features" | "limits">, at: "" | "terms."): void {
-  if (terms.features.includes("*") && terms.features.length > 1) {
-    throw invalidArgument(`${at}features`, "holds * beside other features; * alone means all of them");
-  }
+  checkAlone(`${at}features`, terms.features);
   firstRepeated(`${at}limits`, terms.limits, (limit) => `${limit.metric} ${limit.window}`);
 }
 
 /**
- * Refuses terms that contradict themselves, see {@link checkFeaturesAndLimits}; also two prices of one metric, and
+ * Refuses terms that contradict themselves, see {@link checkFeaturesAndLimits}; also `*` beside other features that may be
+ * granted, two prices of one metric, and
  * prices in several currencies.
  *
  * @throws ServiceError INVALID_ARGUMENT that names the field
  */
 export function checkTerms(terms: PlanTerms): void {
   checkFeaturesAndLimits(terms, "terms.");
+  checkAlone("terms.grantable_features", terms.grantable);
   firstRepeated("terms.usage_prices", terms.usagePrices, (price) => price.metric);
   const currencies = new Set(terms.usagePrices.map((price) => price.currency));
   if (terms.price) currencies.add(terms.price.currency);
@@ -84,6 +94,11 @@ export function checkTerms(terms: PlanTerms): void {
       `must be in one currency with the price, not in ${[...currencies].join(" and ")}`,
     );
   }
+}
+
+function checkAlone(field: string, features: readonly string[]): void {
+  if (!features.includes("*") || features.length === 1) return;
+  throw invalidArgument(field, "holds * beside other features; * alone means all of them");
 }
 
 function firstRepeated<T>(field: string, items: readonly T[], keyOf: (item: T) => string): void {

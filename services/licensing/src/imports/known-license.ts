@@ -50,7 +50,7 @@ export async function updateKnown(
   license: License,
   row: NumberedRow<"licenses">,
 ): Promise<"updated" | "unchanged"> {
-  const differing = differences(license, row);
+  const differing = differences(license, row, work.now);
   const fixed = differing.filter((field) => !(field in readers) && field !== "valid_until");
   const [field] = fixed;
   if (field !== undefined) {
@@ -80,8 +80,8 @@ export async function updateKnown(
 }
 
 /** The fields that a row names otherwise than the license has them. */
-function differences(license: License, row: NumberedRow<"licenses">): string[] {
-  const is = json(create(LicenseRowSchema, licenseToRow(license)));
+function differences(license: License, row: NumberedRow<"licenses">, now: Date): string[] {
+  const is = json(create(LicenseRowSchema, licenseToRow(license, now)));
   const wanted = json(row.message);
   return [...row.given()].filter((field) => {
     const value = wanted[field];

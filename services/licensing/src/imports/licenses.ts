@@ -3,6 +3,8 @@ import { LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
 import { LicenseChangeCause } from "@licet/contracts/licet/licensing/v1/licensing_events_pb";
 import { ProvisionLicenseRequestSchema } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import { invalidArgument } from "@licet/platform/errors";
+import type { Call } from "@licet/platform/rpc/call";
+import { checkConfiguration, type Grant, keptUnder, withGrant } from "../domain/grant.ts";
 import type { DecidedStatus, License } from "../domain/license.ts";
 import { type Past, restore } from "../domain/restore.ts";
 import { nextDueAt } from "../domain/schedule.ts";
@@ -93,7 +95,8 @@ async function provision(
   const before = held.get(customerId);
   if (!before) throw customerNotFound(customerId);
   refuseMore(customerId, before.licenses.length);
-  const license = restore(await newLicense(ctx, offers, toRequest(row)), pastOf(row), now);
+  const restored = restore(await newLicense(ctx, offers, toRequest(row)), pastOf(row), now);
+  const license = { ...restored, grants: await grantsOf(offers, restored, row, call, now) };
   const { licenseId } = license;
   const snapshot = { ...before, version: before.version + 1n, licenses: withLicense(before.licenses, license) };
   const after = licenseToProto(license, now);
@@ -102,6 +105,41 @@ async function provision(
   const change = toRecorded(ctx, call, { customerId, version, cause, licenseId, effectiveAt: now, after }, snapshot);
   held.set(customerId, snapshot);
   return { license, dueAt: nextDueAt(license, now), change };
+}
+
+/** The grants of a row that are not over, held against what the license may be granted. */
+async function grantsOf(
+  offers: Offers,
+  { licenseId, product, plan }: License,
+  row: LicenseRow["message"],
+  call: Call,
+  now: Date,
+): Promise<readonly Grant[]> {
+  if (row.grants.length === 0) return [];
+  const terms = plan && (await offers.plan(product, plan.code, plan.version)).terms;
+  let grants: readonly Grant[] = [];
+  for (const { feature, configuration, onBehalfOf, ...given } of row.grants) {
+    const expiresAt = dateFromProto("grants.expires_at", given.expiresAt);
+    const activatedAt = dateFromProto("grants.activated_at", given.activatedAt) ?? now;
+    if (activatedAt > now) throw invalidArgument("grants.activated_at", "must not lie in the future");
+    if (expiresAt && expiresAt <= now) continue;
+    checkConfiguration(configuration);
+    const activatedBy = given.activatedBy || call.credential.id;
+    const wanted = { feature, configuration, activatedBy, onBehalfOf, ...(expiresAt && { expiresAt }) };
+    grants = withGrant(licenseId, grants, wanted, now).map((grant) =>
+      grant.feature === feature ? { ...grant, activatedAt } : grant,
+    );
+  }
+  await offers.checkFeatures(
+    product,
+    grants.map(({ feature }) => feature),
+  );
+  const [refused] = terms ? grants.filter((grant) => !keptUnder([grant], terms).includes(grant)) : [];
+  if (refused) {
+    const message = `The plan does not let feature ${refused.feature} be granted.`;
+    throw failure("GRANT_NOT_ALLOWED", message, { field: "grants", feature: refused.feature });
+  }
+  return grants;
 }
 
 /** In the order in which snapshots are read: oldest first. */

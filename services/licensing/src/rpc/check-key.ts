@@ -15,7 +15,7 @@ import { publishedKeys } from "../signing-keys.ts";
 import { findProduct } from "../store/catalog.ts";
 import { findLicenseKey, getLicenseKey } from "../store/license-keys.ts";
 import { getLicense } from "../store/licenses.ts";
-import { licenseToProto, optionalTimestamp, toEnum } from "./convert.ts";
+import { foreignLicenseToProto, optionalTimestamp, toEnum } from "./convert.ts";
 
 /** Tells an installed product what a license key permits. The key is the caller's proof: nothing else says who calls. */
 export const checkKey: Handler<typeof ActivationService, "checkKey", Context> = async (ctx, _call, request) => {
@@ -55,7 +55,7 @@ function toProto(decision: KeyDecision, now: Date): MessageInitShape<typeof Chec
     valid: reason === "permitted",
     reason: toEnum(KeyReason, reason),
     message,
-    ...(license && { license: { ...licenseToProto(license, now), metadata: {}, statusReason: "" } }),
+    ...(license && { license: foreignLicenseToProto(license, now) }),
     keyExpiresAt: optionalTimestamp(keyExpiresAt),
     offlineDays: offlineDays ?? 0,
     checkedAt: timestampFromDate(now),

@@ -18,6 +18,7 @@ import type { MessageRules } from "@licet/platform/rpc/message-rules";
 import { CsvError, parse } from "csv-parse/sync";
 import { stringify } from "csv-stringify/sync";
 import { guarded, unguarded } from "../domain/formula.ts";
+import { grantsAt } from "../domain/grant.ts";
 import type { License } from "../domain/license.ts";
 import type { RowFormat } from "../domain/rows.ts";
 import type { Customer } from "../store/customers.ts";
@@ -191,8 +192,8 @@ export function customerToRow(customer: Customer): MessageInitShape<typeof Custo
   return { ...customer, createdAt: timestampFromDate(customer.createdAt) };
 }
 
-/** A license as a row: what was decided about it, not what the clock makes of that. */
-export function licenseToRow(license: License): MessageInitShape<typeof LicenseRowSchema> {
+/** A license as a row, with the grants that hold at `now`: what was decided about it, not what the clock makes of that. */
+export function licenseToRow(license: License, now: Date): MessageInitShape<typeof LicenseRowSchema> {
   const { plan, cancellation, billingCycle } = license;
   return {
     licenseId: license.licenseId,
@@ -216,5 +217,10 @@ export function licenseToRow(license: License): MessageInitShape<typeof LicenseR
     cancelReason: cancellation?.reason ?? "",
     endedAt: optionalTimestamp(license.endedAt),
     createdAt: timestampFromDate(license.createdAt),
+    grants: grantsAt(license.grants, now).map(({ activatedAt, expiresAt, ...rest }) => ({
+      ...rest,
+      activatedAt: timestampFromDate(activatedAt),
+      expiresAt: optionalTimestamp(expiresAt),
+    })),
   };
 }

@@ -24,17 +24,19 @@ import type { LicenseHistoryEntrySchema } from "@licet/contracts/licet/licensing
 import { LicenseSchema, LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
 import { ApiKeyRole, type ApiKeySchema, type TenantSchema } from "@licet/contracts/licet/licensing/v1/tenant_pb";
 import { invalidArgument } from "@licet/platform/errors";
+import { anonymous, grantsAt } from "../domain/grant.ts";
 import { type License, type LicenseStatus as Status, statusAt } from "../domain/license.ts";
-import type { KeyStyle } from "../domain/license-key.ts";
+import type { KeyStyle, KeyFormat as Style } from "../domain/license-key.ts";
+import type { Product } from "../domain/product.ts";
 import { type Role, scopesOf } from "../domain/roles.ts";
 import type * as terms from "../domain/terms.ts";
-import type { Catalog, Feature, Product } from "../store/catalog.ts";
+import type { Catalog, Feature } from "../store/catalog.ts";
 import type { Customer } from "../store/customers.ts";
 import type { StoredHistoryEntry } from "../store/history.ts";
 import type { Snapshot } from "../store/snapshots.ts";
 import type { ApiKey, Tenant } from "../store/tenants.ts";
 
-/** "Availability over strictness" (product.md), where a feature says nothing else. */
+/** "Availability over strictness" (product.md), where a product says nothing else. */
 const DEFAULT_FAIL_GRACE_SECONDS = 300;
 
 /** A domain word and its enum value differ only in their case: `past_due`, `PAST_DUE`. */
@@ -103,25 +105,36 @@ export function productToProto(product: Product): MessageInitShape<typeof Produc
       keyPrefix: product.keyStyle.prefix,
     }),
     offlineDays: product.offlineDays,
+    failMode: failModeToProto(product.failGraceSeconds),
     createdAt: timestampFromDate(product.createdAt),
+    etag: product.revision.toString(),
   };
 }
 
 /** How a request says that a product's keys look; undefined when it has none. */
 export function keyStyleFromProto(request: { keyFormat: KeyFormat; keyPrefix: string }): KeyStyle | undefined {
-  if (request.keyFormat === KeyFormat.UNSPECIFIED) return undefined;
-  return { format: fromEnum(KeyFormat, request.keyFormat), prefix: request.keyPrefix };
+  const format = keyFormatFromProto(request.keyFormat);
+  return format && { format, prefix: request.keyPrefix };
 }
 
-/** The seconds for which a feature stays allowed while deciders are cut off; 0 stands for `closed`. 300 when absent. */
-export function failModeFromProto(message: FailMode | undefined): number {
+/** The format of keys that a request names; undefined when it names none. */
+export function keyFormatFromProto(format: KeyFormat): Style | undefined {
+  return format === KeyFormat.UNSPECIFIED ? undefined : fromEnum<Style>(KeyFormat, format);
+}
+
+/**
+ * The seconds for which a feature stays allowed while deciders are cut off; 0 stands for `closed`.
+ *
+ * @param otherwise - what holds where nothing is said
+ */
+export function failModeFromProto(message: FailMode | undefined, otherwise = DEFAULT_FAIL_GRACE_SECONDS): number {
   switch (message?.mode.case) {
     case "closed":
       return 0;
     case "graceSeconds":
       return message.mode.value;
     default:
-      return DEFAULT_FAIL_GRACE_SECONDS;
+      return otherwise;
   }
 }
 
@@ -139,7 +152,9 @@ export function featureToProto(feature: Feature): MessageInitShape<typeof Featur
     name: feature.name,
     reduceOnly: feature.reduceOnly,
     failMode: failModeToProto(feature.failGraceSeconds),
+    failModeInherited: feature.failModeInherited,
     createdAt: timestampFromDate(feature.createdAt),
+    etag: feature.revision.toString(),
   };
 }
 
@@ -201,7 +216,9 @@ export function termsFromProto(message: PlanTermsMessage | undefined): terms.Pla
       return { metric, includedPerMonth, currency: unitPrice.currency, decimal: unitPrice.decimal };
     }),
     termDays: message.termDays,
+    attributes: message.attributes,
     ...(message.seats !== undefined && { seats: message.seats }),
+    grantable: message.grantableFeatures,
   };
 }
 
@@ -220,7 +237,9 @@ function termsToProto(value: terms.PlanTerms): MessageInitShape<typeof PlanTerms
       unitPrice: { currency, decimal },
     })),
     termDays: value.termDays,
+    attributes: { ...value.attributes },
     ...(value.seats !== undefined && { seats: value.seats }),
+    grantableFeatures: [...value.grantable],
   };
 }
 
@@ -234,6 +253,9 @@ export function planToProto(plan: terms.Plan): MessageInitShape<typeof PlanSchem
     latestVersion: plan.latestVersion,
     terms: termsToProto(plan.terms),
     publishedAt: timestampFromDate(plan.publishedAt),
+    customerId: plan.customerId ?? "",
+    retiredAt: optionalTimestamp(plan.retiredAt),
+    etag: plan.revision.toString(),
   };
 }
 
@@ -250,19 +272,20 @@ export function customerToProto(customer: Customer): MessageInitShape<typeof Cus
   };
 }
 
-/** The wire's form of a license with its status at `now`. */
+/** The wire's form of a license with its status and grants at `now`. */
 export function licenseToProto(license: License, now: Date): MessageInitShape<typeof LicenseSchema> {
-  return licenseWithStatus(license, statusAt(license, now));
+  return licenseWithStatus({ ...license, grants: grantsAt(license.grants, now) }, statusAt(license, now));
 }
 
-/** The wire's form of a license with a status that it has at some time. */
+/** The wire's form of a license as others than its tenant may see it: without notes and persons, as of `now`. */
+export function foreignLicenseToProto(license: License, now: Date): MessageInitShape<typeof LicenseSchema> {
+  const shown = licenseToProto({ ...license, grants: anonymous(license.grants) }, now);
+  return { ...shown, metadata: {}, statusReason: "" };
+}
+
+/** The wire's form of a license with a status that it has at some time, and all its grants. */
 export function licenseWithStatus(license: License, status: Status): MessageInitShape<typeof LicenseSchema> {
-  return { ...withStatus(license, toEnum(LicenseStatus, status)), etag: etagOf(license) };
-}
-
-/** The etag of a license. */
-export function etagOf(license: License): string {
-  return license.revision.toString();
+  return { ...withStatus(license, toEnum(LicenseStatus, status)), etag: license.revision.toString() };
 }
 
 function withStatus(license: License, status: LicenseStatus): MessageInitShape<typeof LicenseSchema> {
@@ -282,6 +305,7 @@ function withStatus(license: License, status: LicenseStatus): MessageInitShape<t
     graceDays: license.graceDays,
     ...(license.billingCycle && { billingCycle: toEnum(Cycle, license.billingCycle) }),
     metadata: { ...license.metadata },
+    attributes: { ...license.attributes },
     statusReason: license.statusReason,
     createdAt: timestampFromDate(license.createdAt),
     updatedAt: timestampFromDate(license.updatedAt),
@@ -289,6 +313,11 @@ function withStatus(license: License, status: LicenseStatus): MessageInitShape<t
     autoRenew: license.autoRenew,
     cancelsAt: optionalTimestamp(license.cancellation?.at),
     unpaidGraceUntil: optionalTimestamp(license.unpaidGraceUntil),
+    grants: license.grants.map(({ activatedAt, expiresAt, ...rest }) => ({
+      ...rest,
+      activatedAt: timestampFromDate(activatedAt),
+      expiresAt: optionalTimestamp(expiresAt),
+    })),
   };
 }
 
@@ -301,6 +330,7 @@ export function historyEntryToProto(entry: StoredHistoryEntry): MessageInitShape
     cause: entry.cause,
     licenseId: entry.licenseId ?? "",
     keyId: entry.keyId ?? "",
+    feature: entry.feature ?? "",
     actor: entry.actor,
     reason: entry.reason,
     ipAddress: entry.ipAddress,
@@ -314,8 +344,9 @@ export function historyEntryToProto(entry: StoredHistoryEntry): MessageInitShape
 }
 
 /**
- * A snapshot for deciders: its licenses carry the decided status, the clock is theirs. Etags and reasons of status
- * changes stay out: they decide nothing, and a snapshot must not grow when licenses are suspended or revoked.
+ * A snapshot for deciders: its licenses carry the decided status and all stored grants, the clock is theirs. Etags,
+ * reasons of status changes and who granted stay out: they decide nothing, and a snapshot must not grow when licenses are
+ * suspended or revoked.
  */
 export function snapshotToProto(snapshot: Snapshot): MessageInitShape<typeof EntitlementSnapshotSchema> {
   return {
@@ -323,7 +354,7 @@ export function snapshotToProto(snapshot: Snapshot): MessageInitShape<typeof Ent
     customerId: snapshot.customerId,
     version: snapshot.version,
     licenses: snapshot.licenses.map((license) => ({
-      ...withStatus(license, toEnum(LicenseStatus, license.decidedStatus)),
+      ...withStatus({ ...license, grants: anonymous(license.grants) }, toEnum(LicenseStatus, license.decidedStatus)),
       statusReason: "",
     })),
     issuedAt: timestampFromDate(snapshot.issuedAt),

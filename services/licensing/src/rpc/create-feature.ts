@@ -6,7 +6,7 @@ import type { Handler } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
 import { failure } from "../errors.ts";
 import { recordCatalogChange } from "../history.ts";
-import { countFeatures, insertFeature, raiseCatalogVersion } from "../store/catalog.ts";
+import { countFeatures, type Feature, getProduct, insertFeature, raiseCatalogVersion } from "../store/catalog.ts";
 import { failModeFromProto, featureToProto } from "./convert.ts";
 import { once } from "./once.ts";
 
@@ -17,13 +17,16 @@ const MAX_FEATURES = 2_000;
 export const createFeature: Handler<typeof CatalogService, "createFeature", Context> = (ctx, call, request) =>
   once(ctx, call, request, CreateFeatureResponseSchema, async (tx) => {
     await raiseCatalogVersion(tx, call.tenant, request.product);
-    const feature = {
+    const product = await getProduct(tx, call.tenant, request.product);
+    const feature: Feature = {
       product: request.product,
       feature: request.feature,
       name: request.name,
       reduceOnly: request.reduceOnly,
-      failGraceSeconds: failModeFromProto(request.failMode),
+      failGraceSeconds: failModeFromProto(request.failMode, product.failGraceSeconds),
+      failModeInherited: request.failMode === undefined,
       createdAt: ctx.now(),
+      revision: 1n,
     };
     if (!(await insertFeature(tx, call.tenant, feature))) {
       throw failure("FEATURE_EXISTS", `Product ${feature.product} has a feature ${feature.feature} already.`);

@@ -7,7 +7,7 @@ import type { Context } from "../context.ts";
 import { failure } from "../errors.ts";
 import { recordCatalogChange } from "../history.ts";
 import { insertProduct } from "../store/catalog.ts";
-import { keyStyleFromProto, productToProto } from "./convert.ts";
+import { failModeFromProto, keyStyleFromProto, productToProto } from "./convert.ts";
 import { once } from "./once.ts";
 
 /** Adds a product. */
@@ -20,7 +20,9 @@ export const createProduct: Handler<typeof CatalogService, "createProduct", Cont
       graceDays: request.graceDays,
       offlineDays: request.offlineDays,
       ...(keyStyle && { keyStyle }),
+      failGraceSeconds: failModeFromProto(request.failMode),
       createdAt: ctx.now(),
+      revision: 1n,
     };
     if (!(await insertProduct(tx, call.tenant, product))) {
       throw failure("PRODUCT_EXISTS", `A product ${product.product} exists already.`);

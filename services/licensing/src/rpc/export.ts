@@ -109,6 +109,6 @@ async function readPage(
   const now = ctx.now();
   return licenses.map((license) => {
     const wanted = isSelected(license, selection, now);
-    return { id: license.licenseId, text: wanted ? writeRow(kind, format, licenseToRow(license)) : "" };
+    return { id: license.licenseId, text: wanted ? writeRow(kind, format, licenseToRow(license, now)) : "" };
   });
 }

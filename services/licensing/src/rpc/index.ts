@@ -7,6 +7,7 @@ import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_
 import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
 import { type Handlers, implement, type ServiceBinding } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
+import { activateFeature } from "./activate-feature.ts";
 import { cancelBulkOperation } from "./cancel-bulk-operation.ts";
 import { cancelImport } from "./cancel-import.ts";
 import { cancelLicense } from "./cancel-license.ts";
@@ -18,6 +19,7 @@ import { createFeature } from "./create-feature.ts";
 import { createPlan } from "./create-plan.ts";
 import { createProduct } from "./create-product.ts";
 import { createTenant } from "./create-tenant.ts";
+import { deactivateFeature } from "./deactivate-feature.ts";
 import { exportRows } from "./export.ts";
 import { extendTrial } from "./extend-trial.ts";
 import { getBulkOperation } from "./get-bulk-operation.ts";
@@ -27,6 +29,7 @@ import { getEntitlementSnapshot } from "./get-entitlement-snapshot.ts";
 import { getImport } from "./get-import.ts";
 import { getLicense } from "./get-license.ts";
 import { getPlan } from "./get-plan.ts";
+import { getProduct } from "./get-product.ts";
 import { getSignedLicense } from "./get-signed-license.ts";
 import { getSigningKeys } from "./get-signing-keys.ts";
 import { importChunk } from "./import-chunk.ts";
@@ -62,7 +65,10 @@ import { streamEntitlementSnapshots } from "./stream-entitlement-snapshots.ts";
 import { subscribeLicenseEvents } from "./subscribe-license-events.ts";
 import { suspendLicense } from "./suspend-license.ts";
 import { transferLicense } from "./transfer-license.ts";
+import { updateFeature } from "./update-feature.ts";
 import { updateLicense } from "./update-license.ts";
+import { updatePlan } from "./update-plan.ts";
+import { updateProduct } from "./update-product.ts";
 
 const tenants: Handlers<typeof TenantService, Context> = {
   createTenant,
@@ -75,11 +81,15 @@ const tenants: Handlers<typeof TenantService, Context> = {
 
 const catalog: Handlers<typeof CatalogService, Context> = {
   createProduct,
+  getProduct,
+  updateProduct,
   listProducts,
   createFeature,
+  updateFeature,
   listFeatures,
   createPlan,
   publishPlanVersion,
+  updatePlan,
   getPlan,
   listPlans,
 };
@@ -102,6 +112,8 @@ const licensing: Handlers<typeof LicensingService, Context> = {
   changePlan,
   migrateLicenses,
   extendTrial,
+  activateFeature,
+  deactivateFeature,
   setPaymentStanding,
   listLicenseEvents,
   getEntitlementSnapshot,

@@ -4,9 +4,10 @@ import {
 } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
 import type { Handler } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
+import { checkEtag } from "../domain/etag.ts";
 import { checkTerms, type Plan } from "../domain/terms.ts";
-import { failure } from "../errors.ts";
-import { checkFeaturesExist, insertPlanVersion, raisePlanVersion } from "../store/catalog.ts";
+import { recordCatalogChange } from "../history.ts";
+import { checkFeaturesExist, getPlan, insertPlanVersion, raiseCatalogVersion, updatePlan } from "../store/catalog.ts";
 import { planToProto, termsFromProto } from "./convert.ts";
 import { once } from "./once.ts";
 
@@ -15,18 +16,22 @@ export const publishPlanVersion: Handler<typeof CatalogService, "publishPlanVers
   once(ctx, call, request, PublishPlanVersionResponseSchema, async (tx) => {
     const terms = termsFromProto(request.terms);
     checkTerms(terms);
-    const raised = await raisePlanVersion(tx, call.tenant, request.product, request.plan);
-    if (!raised) throw failure("PLAN_NOT_FOUND", `There is no plan ${request.plan} of product ${request.product}.`);
-    await checkFeaturesExist(tx, call.tenant, request.product, terms.features);
+    const { tenant } = call;
+    await raiseCatalogVersion(tx, tenant, request.product);
+    const before = await getPlan(tx, tenant, request.product, request.plan, 0);
+    checkEtag(`Plan ${before.plan} of product ${before.product}`, request.etag, before.revision);
+    await checkFeaturesExist(tx, tenant, request.product, [...terms.features, ...terms.grantable]);
+    const version = before.latestVersion + 1;
     const plan: Plan = {
-      product: request.product,
-      plan: request.plan,
-      name: raised.name,
-      version: raised.latest_version,
-      latestVersion: raised.latest_version,
+      ...before,
+      version,
+      latestVersion: version,
       terms,
       publishedAt: ctx.now(),
+      revision: before.revision + 1n,
     };
-    await insertPlanVersion(tx, call.tenant, plan);
+    await updatePlan(tx, tenant, plan);
+    await insertPlanVersion(tx, tenant, plan);
+    await recordCatalogChange(ctx, tx, call, plan.product);
     return { plan: planToProto(plan) };
   });

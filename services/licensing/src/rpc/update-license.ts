@@ -4,7 +4,6 @@ import {
   type UpdateLicenseRequest,
   UpdateLicenseResponseSchema,
 } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
-import { invalidArgument } from "@licet/platform/errors";
 import type { Handler } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
 import { type LicenseUpdate, update } from "../domain/lifecycle.ts";
@@ -12,10 +11,10 @@ import { checkFeaturesAndLimits } from "../domain/terms.ts";
 import { changeLicense } from "../lifecycle.ts";
 import { checkFeaturesExist } from "../store/catalog.ts";
 import { limitsFromProto } from "./convert.ts";
+import { type Readers, readMask } from "./mask.ts";
 import { once } from "./once.ts";
 
-/** What each path of a mask takes over from the request. */
-const readers: Readonly<Record<string, (request: UpdateLicenseRequest) => LicenseUpdate>> = {
+const readers: Readers<UpdateLicenseRequest, LicenseUpdate> = {
   metadata: ({ metadata }) => ({ metadata }),
   seats: ({ seats }) => ({ seats: seats ?? "unlimited" }),
   auto_renew: ({ autoRenew }) => ({ autoRenew }),
@@ -28,7 +27,7 @@ const readers: Readonly<Record<string, (request: UpdateLicenseRequest) => Licens
 /** Changes the fields of a license that a mask names. */
 export const updateLicense: Handler<typeof LicensingService, "updateLicense", Context> = (ctx, call, request) =>
   once(ctx, call, request, UpdateLicenseResponseSchema, (tx) => {
-    const named = namedBy(request);
+    const named = readMask(readers, request);
     return changeLicense(ctx, tx, call, request, async (before, now) => {
       const license = update(before, named, now);
       checkFeaturesAndLimits(license, "");
@@ -36,17 +35,3 @@ export const updateLicense: Handler<typeof LicensingService, "updateLicense", Co
       return { cause: LicenseChangeCause.UPDATED, license };
     });
   });
-
-function namedBy(request: UpdateLicenseRequest): LicenseUpdate {
-  const paths = request.updateMask?.paths ?? [];
-  const known = Object.keys(readers).join(", ");
-  if (paths.length === 0) throw invalidArgument("update_mask", `must name at least one of ${known}`);
-  return Object.assign(
-    {},
-    ...paths.map((path) => {
-      const read = Object.hasOwn(readers, path) ? readers[path] : undefined;
-      if (!read) throw invalidArgument("update_mask", `names ${JSON.stringify(path)}; it can name ${known}`);
-      return read(request);
-    }),
-  ) as LicenseUpdate;
-}

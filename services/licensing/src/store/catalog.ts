@@ -1,22 +1,11 @@
 import type { ServiceError } from "@licet/platform/errors";
 import type { Kysely, Selectable, Transaction } from "kysely";
-import type { KeyFormat, KeyStyle } from "../domain/license-key.ts";
+import type { KeyFormat } from "../domain/license-key.ts";
+import type { Product } from "../domain/product.ts";
 import type { Plan } from "../domain/terms.ts";
 import { failure } from "../errors.ts";
 import { limitsToJson, planFromRow, usagePricesToJson } from "./mapping.ts";
-import type { DB, Product as ProductTable } from "./schema.ts";
-
-/** What a tenant sells. */
-export interface Product {
-  product: string;
-  name: string;
-  graceDays: number;
-  /** How many days an installation may go on without reaching Licet. */
-  offlineDays: number;
-  /** How its license keys look; absent: it has none. */
-  keyStyle?: KeyStyle;
-  createdAt: Date;
-}
+import type { DB, Feature as FeatureTable, Product as ProductTable } from "./schema.ts";
 
 /** A named capability of a product. */
 export interface Feature {
@@ -26,7 +15,11 @@ export interface Feature {
   reduceOnly: boolean;
   /** How many seconds it stays allowed while deciders are cut off; 0: not at all (`closed`). */
   failGraceSeconds: number;
+  /** Whether that is the product's, because the feature says nothing of its own. */
+  failModeInherited: boolean;
   createdAt: Date;
+  /** Raised by every update; its text is the etag. */
+  revision: bigint;
 }
 
 /** A product and all its features in a version, as deciders need them. */
@@ -45,16 +38,60 @@ export async function insertProduct(tx: Transaction<DB>, tenant: string, product
     .values({
       tenant_id: tenant,
       product: product.product,
-      name: product.name,
-      grace_days: product.graceDays,
-      offline_days: product.offlineDays,
-      key_format: product.keyStyle?.format ?? null,
-      key_prefix: product.keyStyle?.prefix ?? null,
       created_at: product.createdAt,
+      ...changeableProductColumns(product),
     })
     .onConflict((conflict) => conflict.columns(["tenant_id", "product"]).doNothing())
     .executeTakeFirst();
   return result.numInsertedOrUpdatedRows === 1n;
+}
+
+function changeableProductColumns(product: Product) {
+  return {
+    name: product.name,
+    grace_days: product.graceDays,
+    offline_days: product.offlineDays,
+    key_format: product.keyStyle?.format ?? null,
+    key_prefix: product.keyStyle?.prefix ?? null,
+    fail_grace_seconds: product.failGraceSeconds,
+    revision: product.revision,
+  };
+}
+
+/**
+ * Stores a product as it now is, in a higher catalogue version; its row is locked. Features that say nothing of their own
+ * get its fail mode.
+ */
+export async function updateProduct(tx: Transaction<DB>, tenant: string, product: Product): Promise<void> {
+  await tx
+    .updateTable("product")
+    .set((eb) => ({ ...changeableProductColumns(product), catalog_version: eb("catalog_version", "+", 1n) }))
+    .where("tenant_id", "=", tenant)
+    .where("product", "=", product.product)
+    .execute();
+  await tx
+    .updateTable("feature")
+    .set({ fail_grace_seconds: product.failGraceSeconds })
+    .where("tenant_id", "=", tenant)
+    .where("product", "=", product.product)
+    .where("fail_mode_inherited", "=", true)
+    .where("fail_grace_seconds", "<>", product.failGraceSeconds)
+    .execute();
+}
+
+/**
+ * Whether a product has a license, ended ones included. While its row is locked by {@link lockProduct} it gets none: what
+ * names the product waits.
+ */
+export async function hasLicenses(tx: Transaction<DB>, tenant: string, product: string): Promise<boolean> {
+  const row = await tx
+    .selectFrom("license")
+    .select("license_id")
+    .where("tenant_id", "=", tenant)
+    .where("product", "=", product)
+    .limit(1)
+    .executeTakeFirst();
+  return row !== undefined;
 }
 
 const productColumns = [
@@ -64,7 +101,9 @@ const productColumns = [
   "offline_days",
   "key_format",
   "key_prefix",
+  "fail_grace_seconds",
   "created_at",
+  "revision",
 ] as const;
 
 function productFromRow(row: Pick<Selectable<ProductTable>, (typeof productColumns)[number]>): Product {
@@ -75,7 +114,9 @@ function productFromRow(row: Pick<Selectable<ProductTable>, (typeof productColum
     graceDays: row.grace_days,
     offlineDays: row.offline_days,
     ...(format !== null && prefix !== null && { keyStyle: { format: format as KeyFormat, prefix } }),
+    failGraceSeconds: row.fail_grace_seconds,
     createdAt: row.created_at,
+    revision: row.revision,
   };
 }
 
@@ -88,6 +129,23 @@ export async function getProduct(tx: Transaction<DB>, tenant: string, product: s
   const found = await findProduct(tx, tenant, product);
   if (!found) throw productNotFound(product);
   return found;
+}
+
+/**
+ * A product, locked against everything that names it, such as a new license.
+ *
+ * @throws ServiceError NOT_FOUND `PRODUCT_NOT_FOUND`
+ */
+export async function lockProduct(tx: Transaction<DB>, tenant: string, product: string): Promise<Product> {
+  const row = await tx
+    .selectFrom("product")
+    .select(productColumns)
+    .where("tenant_id", "=", tenant)
+    .where("product", "=", product)
+    .forUpdate()
+    .executeTakeFirst();
+  if (!row) throw productNotFound(product);
+  return productFromRow(row);
 }
 
 /** A product, or undefined. */
@@ -124,7 +182,8 @@ export async function listProducts(
 }
 
 /**
- * Raises a product's catalogue version under its row's lock, which every change of its features takes first.
+ * Raises a product's catalogue version under its row's lock, which every change of its features, plans and add-ons takes
+ * first.
  *
  * @throws ServiceError NOT_FOUND `PRODUCT_NOT_FOUND`
  */
@@ -146,14 +205,79 @@ export async function insertFeature(tx: Transaction<DB>, tenant: string, feature
       tenant_id: tenant,
       product: feature.product,
       feature: feature.feature,
-      name: feature.name,
-      reduce_only: feature.reduceOnly,
-      fail_grace_seconds: feature.failGraceSeconds,
       created_at: feature.createdAt,
+      ...changeableFeatureColumns(feature),
     })
     .onConflict((conflict) => conflict.columns(["tenant_id", "product", "feature"]).doNothing())
     .executeTakeFirst();
   return result.numInsertedOrUpdatedRows === 1n;
+}
+
+function changeableFeatureColumns(feature: Feature) {
+  return {
+    name: feature.name,
+    reduce_only: feature.reduceOnly,
+    fail_grace_seconds: feature.failGraceSeconds,
+    fail_mode_inherited: feature.failModeInherited,
+    revision: feature.revision,
+  };
+}
+
+/** Stores a feature as it now is; the product's row is locked. */
+export async function updateFeature(tx: Transaction<DB>, tenant: string, feature: Feature): Promise<void> {
+  await tx
+    .updateTable("feature")
+    .set(changeableFeatureColumns(feature))
+    .where("tenant_id", "=", tenant)
+    .where("product", "=", feature.product)
+    .where("feature", "=", feature.feature)
+    .execute();
+}
+
+/**
+ * A feature.
+ *
+ * @throws ServiceError NOT_FOUND `FEATURE_NOT_FOUND`
+ */
+export async function getFeature(
+  tx: Transaction<DB>,
+  tenant: string,
+  product: string,
+  feature: string,
+): Promise<Feature> {
+  const row = await tx
+    .selectFrom("feature")
+    .select(featureColumns)
+    .where("tenant_id", "=", tenant)
+    .where("product", "=", product)
+    .where("feature", "=", feature)
+    .executeTakeFirst();
+  if (row) return featureFromRow(row);
+  throw failure("FEATURE_NOT_FOUND", `Product ${product} has no feature ${feature}.`, { features: feature });
+}
+
+const featureColumns = [
+  "product",
+  "feature",
+  "name",
+  "reduce_only",
+  "fail_grace_seconds",
+  "fail_mode_inherited",
+  "created_at",
+  "revision",
+] as const;
+
+function featureFromRow(row: Pick<Selectable<FeatureTable>, (typeof featureColumns)[number]>): Feature {
+  return {
+    product: row.product,
+    feature: row.feature,
+    name: row.name,
+    reduceOnly: row.reduce_only,
+    failGraceSeconds: row.fail_grace_seconds,
+    failModeInherited: row.fail_mode_inherited,
+    createdAt: row.created_at,
+    revision: row.revision,
+  };
 }
 
 /** How many features a product has. */
@@ -206,7 +330,7 @@ export async function listFeatures(
 ): Promise<Feature[]> {
   const rows = await tx
     .selectFrom("feature")
-    .select(["product", "feature", "name", "reduce_only", "fail_grace_seconds", "created_at"])
+    .select(featureColumns)
     .where("tenant_id", "=", tenant)
     .$if(product !== "", (query) => query.where("product", "=", product))
     .where(({ eb, refTuple, tuple }) => eb(refTuple("product", "feature"), ">", tuple(after.product, after.feature)))
@@ -214,21 +338,20 @@ export async function listFeatures(
     .orderBy("feature")
     .limit(limit)
     .execute();
-  return rows.map((row) => ({
-    product: row.product,
-    feature: row.feature,
-    name: row.name,
-    reduceOnly: row.reduce_only,
-    failGraceSeconds: row.fail_grace_seconds,
-    createdAt: row.created_at,
-  }));
+  return rows.map(featureFromRow);
 }
 
 /** Stores a new plan with its first version. Returns false when the product has one of this code. */
 export async function insertPlan(tx: Transaction<DB>, tenant: string, plan: Plan): Promise<boolean> {
   const result = await tx
     .insertInto("plan")
-    .values({ tenant_id: tenant, product: plan.product, plan: plan.plan, name: plan.name })
+    .values({
+      tenant_id: tenant,
+      product: plan.product,
+      plan: plan.plan,
+      customer_id: plan.customerId ?? null,
+      ...changeablePlanColumns(plan),
+    })
     .onConflict((conflict) => conflict.columns(["tenant_id", "product", "plan"]).doNothing())
     .executeTakeFirst();
   if (result.numInsertedOrUpdatedRows !== 1n) return false;
@@ -236,21 +359,24 @@ export async function insertPlan(tx: Transaction<DB>, tenant: string, plan: Plan
   return true;
 }
 
-/** Raises a plan's latest version under its row's lock. Returns its name and the new version, or undefined. */
-export async function raisePlanVersion(
-  tx: Transaction<DB>,
-  tenant: string,
-  product: string,
-  plan: string,
-): Promise<{ name: string; latest_version: number } | undefined> {
-  return tx
+function changeablePlanColumns(plan: Plan) {
+  return {
+    name: plan.name,
+    latest_version: plan.latestVersion,
+    retired_at: plan.retiredAt ?? null,
+    revision: plan.revision,
+  };
+}
+
+/** Stores what can change of a plan as it now is; the product's row is locked. */
+export async function updatePlan(tx: Transaction<DB>, tenant: string, plan: Plan): Promise<void> {
+  await tx
     .updateTable("plan")
-    .set((eb) => ({ latest_version: eb("latest_version", "+", 1) }))
+    .set(changeablePlanColumns(plan))
     .where("tenant_id", "=", tenant)
-    .where("product", "=", product)
-    .where("plan", "=", plan)
-    .returning(["name", "latest_version"])
-    .executeTakeFirst();
+    .where("product", "=", plan.product)
+    .where("plan", "=", plan.plan)
+    .execute();
 }
 
 /** Stores a version of a plan, for good. */
@@ -272,6 +398,8 @@ export async function insertPlanVersion(tx: Transaction<DB>, tenant: string, pla
       usage_prices: usagePricesToJson(terms.usagePrices),
       term_days: terms.termDays,
       seats: terms.seats ?? null,
+      attributes: JSON.stringify(terms.attributes),
+      grantable: [...terms.grantable],
       published_at: plan.publishedAt,
     })
     .execute();
@@ -290,6 +418,9 @@ function plansWithVersion(tx: Transaction<DB>, tenant: string) {
     .select([
       "plan.name",
       "plan.latest_version",
+      "plan.customer_id",
+      "plan.retired_at",
+      "plan.revision",
       "plan_version.tenant_id",
       "plan_version.product",
       "plan_version.plan",
@@ -303,6 +434,8 @@ function plansWithVersion(tx: Transaction<DB>, tenant: string) {
       "plan_version.usage_prices",
       "plan_version.term_days",
       "plan_version.seats",
+      "plan_version.attributes",
+      "plan_version.grantable",
       "plan_version.published_at",
     ]);
 }
@@ -331,17 +464,29 @@ export async function getPlan(
   return planFromRow(row);
 }
 
-/** Up to `limit` plans in their latest versions by product and code, behind `after`; of one product, or of all. */
+/** Which plans a list shows; empty texts: no matter. */
+export interface PlanFilter {
+  product: string;
+  /** Only plans that this customer can be given. */
+  customerId: string;
+}
+
+/** Up to `limit` plans in their latest versions by product and code, behind `after`. */
 export async function listPlans(
   tx: Transaction<DB>,
   tenant: string,
-  product: string,
+  { product, customerId }: PlanFilter,
   after: { product: string; plan: string },
   limit: number,
 ): Promise<Plan[]> {
   const rows = await plansWithVersion(tx, tenant)
     .whereRef("plan_version.version", "=", "plan.latest_version")
     .$if(product !== "", (query) => query.where("plan.product", "=", product))
+    .$if(customerId !== "", (query) =>
+      query
+        .where("plan.retired_at", "is", null)
+        .where((eb) => eb.or([eb("plan.customer_id", "is", null), eb("plan.customer_id", "=", customerId)])),
+    )
     .where(({ eb, refTuple, tuple }) =>
       eb(refTuple("plan.product", "plan.plan"), ">", tuple(after.product, after.plan)),
     )

@@ -10,6 +10,8 @@ export interface HistoryEntry {
   licenseId?: string;
   /** The license key that it happened to, or that the license was put under. */
   keyId?: string;
+  /** The feature that was activated or deactivated, or whose grant is over. */
+  feature?: string;
   /** The number of `LicenseChangeCause`. */
   cause: number;
   actor: string;
@@ -49,6 +51,7 @@ export async function insertHistoryEntries(
     version: entry.version,
     license_id: entry.licenseId ?? null,
     key_id: entry.keyId ?? null,
+    feature: entry.feature ?? null,
     cause: entry.cause,
     actor: entry.actor,
     reason: entry.reason,
@@ -79,6 +82,7 @@ export async function listHistory(
       "version",
       "license_id",
       "key_id",
+      "feature",
       "cause",
       "actor",
       "reason",
@@ -107,6 +111,7 @@ export async function listHistory(
     version: row.version,
     ...(row.license_id !== null && { licenseId: row.license_id }),
     ...(row.key_id !== null && { keyId: row.key_id }),
+    ...(row.feature !== null && { feature: row.feature }),
     cause: row.cause,
     actor: row.actor,
     reason: row.reason,

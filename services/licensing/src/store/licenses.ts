@@ -28,6 +28,7 @@ export function licensesWithTerms(db: Kysely<DB>) {
       "license.status_reason",
       "license.features",
       "license.limits",
+      "license.grants",
       "license.seats",
       "license.valid_from",
       "license.valid_until",
@@ -48,6 +49,7 @@ export function licensesWithTerms(db: Kysely<DB>) {
       "license.told_renewal",
       "plan_version.features as plan_features",
       "plan_version.limits as plan_limits",
+      "plan_version.attributes as plan_attributes",
     ]);
 }
 

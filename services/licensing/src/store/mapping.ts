@@ -1,9 +1,11 @@
 import type { Selectable } from "kysely";
+import type { Grant } from "../domain/grant.ts";
 import type { DecidedStatus, License, LicenseStatus } from "../domain/license.ts";
 import type { Cycle, LicenseType, Limit, Plan, UsagePrice } from "../domain/terms.ts";
-import type { License as LicenseTable, PlanVersion } from "./schema.ts";
+import type { License as LicenseTable, Plan as PlanTable, PlanVersion } from "./schema.ts";
 
-// jsonb shapes; big integers are strings there because JSON numbers lose them.
+// jsonb shapes; big integers are strings there because JSON numbers lose them, and times are RFC 3339.
+type GrantJson = Omit<Grant, "activatedAt" | "expiresAt"> & { activatedAt: string; expiresAt: string | null };
 type LimitJson = { metric: string; maximum: string | null; window: Limit["window"]; enforcement: Limit["enforcement"] };
 type UsagePriceJson = { metric: string; includedPerMonth: string; currency: string; decimal: string };
 
@@ -31,6 +33,26 @@ function limitsFromJson(stored: unknown): Limit[] {
   }));
 }
 
+function grantsToJson(grants: readonly Grant[]): string {
+  return JSON.stringify(
+    grants.map(
+      ({ activatedAt, expiresAt, ...rest }): GrantJson => ({
+        ...rest,
+        activatedAt: activatedAt.toISOString(),
+        expiresAt: expiresAt?.toISOString() ?? null,
+      }),
+    ),
+  );
+}
+
+function grantsFromJson(stored: unknown): Grant[] {
+  return (stored as GrantJson[]).map(({ activatedAt, expiresAt, ...rest }) => ({
+    ...rest,
+    activatedAt: new Date(activatedAt),
+    ...(expiresAt !== null && { expiresAt: new Date(expiresAt) }),
+  }));
+}
+
 /** Usage prices as they are stored. */
 export function usagePricesToJson(prices: readonly UsagePrice[]): string {
   return JSON.stringify(
@@ -43,9 +65,10 @@ function usagePricesFromJson(stored: unknown): UsagePrice[] {
 }
 
 /** The columns that {@link licenseFromRow} reads: a license's own and, with `plan_` before them, its plan version's. */
-export type LicenseRow = Omit<Selectable<LicenseTable>, "due_at"> & {
+export type LicenseRow = Omit<Selectable<LicenseTable>, "due_at" | "add_ons"> & {
   plan_features: string[] | null;
   plan_limits: unknown;
+  plan_attributes: unknown;
 };
 
 /** A license with its effective features and limits: its own, or its plan version's. */
@@ -63,6 +86,7 @@ export function licenseFromRow(row: LicenseRow): License {
     ...(row.cancels_at !== null && { cancellation: { at: row.cancels_at, reason: row.cancel_reason } }),
     features: row.features ?? row.plan_features ?? [],
     limits: limitsFromJson(row.limits ?? row.plan_limits),
+    grants: grantsFromJson(row.grants),
     ...(row.seats !== null && { seats: row.seats }),
     validFrom: row.valid_from,
     ...(row.valid_until !== null && { validUntil: row.valid_until }),
@@ -70,6 +94,7 @@ export function licenseFromRow(row: LicenseRow): License {
     ...(row.billing_cycle !== null && { billingCycle: row.billing_cycle as Cycle }),
     autoRenew: row.auto_renew,
     metadata: row.metadata as Record<string, string>,
+    attributes: (row.plan_attributes ?? {}) as Record<string, string>,
     createdAt: row.created_at,
     updatedAt: row.updated_at,
     ...(row.ended_at !== null && { endedAt: row.ended_at }),
@@ -101,6 +126,7 @@ export function changeableColumns(license: License, dueAt: Date | undefined) {
     cancel_reason: cancellation?.reason ?? "",
     features: bare ? [...license.features] : null,
     limits: bare ? limitsToJson(license.limits) : null,
+    grants: grantsToJson(license.grants),
     seats: license.seats ?? null,
     valid_from: license.validFrom,
     valid_until: license.validUntil ?? null,
@@ -119,7 +145,7 @@ export function changeableColumns(license: License, dueAt: Date | undefined) {
 }
 
 /** A plan in a version, out of the two rows that hold it. */
-export function planFromRow(row: Selectable<PlanVersion> & { name: string; latest_version: number }): Plan {
+export function planFromRow(row: Selectable<PlanVersion> & Omit<Selectable<PlanTable>, keyof PlanVersion>): Plan {
   return {
     product: row.product,
     plan: row.plan,
@@ -140,7 +166,12 @@ export function planFromRow(row: Selectable<PlanVersion> & { name: string; lates
       usagePrices: usagePricesFromJson(row.usage_prices),
       termDays: row.term_days,
       ...(row.seats !== null && { seats: row.seats }),
+      attributes: row.attributes as Record<string, string>,
+      grantable: row.grantable,
     },
     publishedAt: row.published_at,
+    ...(row.customer_id !== null && { customerId: row.customer_id }),
+    ...(row.retired_at !== null && { retiredAt: row.retired_at }),
+    revision: row.revision,
   };
 }

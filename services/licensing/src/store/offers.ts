@@ -1,6 +1,7 @@
 import type { Transaction } from "kysely";
+import type { Product } from "../domain/product.ts";
 import type { Plan } from "../domain/terms.ts";
-import { checkFeaturesExist, getPlan, getProduct, type Product } from "./catalog.ts";
+import { checkFeaturesExist, getPlan, getProduct } from "./catalog.ts";
 import type { DB } from "./schema.ts";
 
 /** What can be provisioned, as it is when it is first asked for in a transaction; each thing is read once. */

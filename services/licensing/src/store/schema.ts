@@ -23,6 +23,29 @@ export type JsonValue = JsonArray | JsonObject | JsonPrimitive;
 
 export type Timestamp = ColumnType<Date, Date | string, Date | string>;
 
+export interface AddOn {
+  add_on: string;
+  latest_version: Generated<number>;
+  name: string;
+  product: string;
+  retired_at: Timestamp | null;
+  revision: Generated<bigint>;
+  tenant_id: string;
+}
+
+export interface AddOnVersion {
+  add_on: string;
+  features: string[];
+  limits: Json;
+  max_quantity: number;
+  offers: Json;
+  product: string;
+  published_at: Timestamp;
+  seats: number;
+  tenant_id: string;
+  version: number;
+}
+
 export interface ApiKey {
   created_at: Timestamp;
   expires_at: Timestamp | null;
@@ -105,10 +128,12 @@ export interface EventTail {
 export interface Feature {
   created_at: Timestamp;
   fail_grace_seconds: Generated<number>;
+  fail_mode_inherited: Generated<boolean>;
   feature: string;
   name: string;
   product: string;
   reduce_only: boolean;
+  revision: Generated<bigint>;
   tenant_id: string;
 }
 
@@ -164,6 +189,7 @@ export interface KeyedLicense {
 }
 
 export interface License {
+  add_ons: Generated<Json>;
   auto_renew: Generated<boolean>;
   billing_cycle: string | null;
   cancel_reason: Generated<string>;
@@ -174,6 +200,7 @@ export interface License {
   ended_at: Timestamp | null;
   features: string[] | null;
   grace_days: number;
+  grants: Generated<Json>;
   license_id: string;
   limits: Json | null;
   metadata: Json;
@@ -205,6 +232,7 @@ export interface LicenseHistory {
   effective_at: Timestamp;
   entry_id: Generated<bigint>;
   event_id: string;
+  feature: string | null;
   ip_address: string;
   key_id: string | null;
   license_id: string | null;
@@ -239,15 +267,20 @@ export interface OutboxPending {
 }
 
 export interface Plan {
+  customer_id: string | null;
   latest_version: Generated<number>;
   name: string;
   plan: string;
   product: string;
+  retired_at: Timestamp | null;
+  revision: Generated<bigint>;
   tenant_id: string;
 }
 
 export interface PlanVersion {
+  attributes: Generated<Json>;
   features: string[];
+  grantable: Generated<string[]>;
   limits: Json;
   plan: string;
   price_amount_minor: bigint | null;
@@ -266,12 +299,14 @@ export interface PlanVersion {
 export interface Product {
   catalog_version: Generated<bigint>;
   created_at: Timestamp;
+  fail_grace_seconds: Generated<number>;
   grace_days: number;
   key_format: string | null;
   key_prefix: string | null;
   name: string;
   offline_days: Generated<number>;
   product: string;
+  revision: Generated<bigint>;
   tenant_id: string;
 }
 
@@ -293,6 +328,8 @@ export interface Tenant {
 }
 
 export interface DB {
+  add_on: AddOn;
+  add_on_version: AddOnVersion;
   api_key: ApiKey;
   bulk_operation: BulkOperation;
   bulk_result: BulkResult;

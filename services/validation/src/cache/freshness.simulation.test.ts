@@ -129,6 +129,7 @@ const license: License = {
   status: "ACTIVE",
   features: new Set(["closed", "graced"]),
   limits: [],
+  grants: new Map(),
   validFromMs: 0,
   validUntilMs: undefined,
   graceDays: 0,

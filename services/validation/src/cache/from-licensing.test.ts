@@ -34,6 +34,10 @@ describe("toSnapshot", () => {
           validUntil: timestampFromMs(2_000),
           graceDays: 7,
           endedAt: timestampFromMs(1_500),
+          grants: [
+            { feature: "egx_access", expiresAt: timestampFromMs(1_700), configuration: '{"venues": 3}' },
+            { feature: "reports" },
+          ],
         },
         { licenseId: "l2", product: "trading", validFrom: timestampFromMs(1_000) },
       ],
@@ -50,6 +54,10 @@ describe("toSnapshot", () => {
           type: "STANDARD",
           status: "PAST_DUE",
           features: new Set(["basic_trading"]),
+          grants: new Map([
+            ["egx_access", { expiresAtMs: 1_700, configuration: '{"venues": 3}' }],
+            ["reports", { expiresAtMs: undefined, configuration: "" }],
+          ]),
           limits: [
             { metric: "users", maximum: 50n, window: "GAUGE", enforcement: "SOFT" },
             { metric: "orders", maximum: undefined, window: "PER_SECOND", enforcement: "HARD" },

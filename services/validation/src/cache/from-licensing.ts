@@ -57,6 +57,12 @@ function toLicense(wire: WireLicense): License {
     // A status that only a newer licensing service knows must not allow anything.
     status: wordOf(LicenseStatus, wire.status, "SUSPENDED"),
     features: new Set(wire.features),
+    grants: new Map(
+      wire.grants.map(({ feature, expiresAt, configuration }) => [
+        feature,
+        { expiresAtMs: toMs(expiresAt), configuration },
+      ]),
+    ),
     limits: wire.limits.map(toLimit),
     validFromMs: toMs(wire.validFrom) ?? 0,
     validUntilMs: toMs(wire.validUntil),

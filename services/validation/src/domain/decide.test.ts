@@ -1,7 +1,7 @@
 import { describe, expect, test } from "@jest/globals";
 import fc from "fast-check";
 import { type Decision, decide, type Facts, type Outcome, type Question, type Reason } from "./decide.ts";
-import type { Catalog, License, LicenseStatus, Limit } from "./entitlement.ts";
+import type { Catalog, Grant, License, LicenseStatus, Limit } from "./entitlement.ts";
 
 const day = 86_400_000;
 const now = Date.parse("2030-06-01T00:00:00Z");
@@ -31,6 +31,7 @@ function license(overrides: Partial<License> = {}): License {
     plan: "standard",
     status: "ACTIVE",
     features: new Set(["basic_trading"]),
+    grants: new Map(),
     limits: [],
     validFromMs: now - 100 * day,
     validUntilMs: now + 100 * day,
@@ -170,6 +171,82 @@ describe("one license", () => {
   });
 });
 
+describe("a granted feature", () => {
+  const configuration = '{"venues": 3}';
+  const granted = (expiresAtMs?: number, overrides: Partial<License> = {}) =>
+    license({ grants: new Map([["egx_access", { expiresAtMs, configuration }]]), ...overrides });
+  const over = { validUntilMs: now - 2 * day };
+
+  const cases: readonly [string, License, Decision, Reason][] = [
+    ["without an end", granted(), "ALLOW", "ALLOWED"],
+    ["a millisecond before its end", granted(now + 1), "ALLOW", "ALLOWED"],
+    ["at its end, which is excluded", granted(now), "DENY", "FEATURE_NOT_IN_PLAN"],
+    ["behind its end, which the plan has too", granted(now, { features: new Set(["egx_access"]) }), "ALLOW", "ALLOWED"],
+    ["behind its end, of a license with *", granted(now, { features: new Set(["*"]) }), "ALLOW", "ALLOWED"],
+    ["of a license past due", granted(undefined, { status: "PAST_DUE" }), "ALLOW", "ALLOWED_PAST_DUE"],
+    ["of a license in grace", granted(undefined, { ...over, graceDays: 3 }), "ALLOW", "ALLOWED_IN_GRACE"],
+    ["of a license that is over", granted(undefined, over), "DENY", "LICENSE_EXPIRED"],
+    ["of a suspended license", granted(undefined, { status: "SUSPENDED" }), "DENY", "LICENSE_SUSPENDED"],
+    ["of a revoked license", granted(undefined, { status: "REVOKED" }), "DENY", "LICENSE_REVOKED"],
+    ["of a license that begins later", granted(undefined, { validFromMs: now + 1 }), "DENY", "LICENSE_NOT_YET_VALID"],
+  ];
+
+  test.each(cases)("%s", (_name, own, decision, reason) => {
+    expect(ask([own], { feature: "egx_access" })).toMatchObject({ decision, reason, deciding: { license: own } });
+  });
+
+  test("is told with its end and configuration, also where the plan has it, and never with a denial", () => {
+    const grantIn = (own: License, overrides = {}) => ask([own], { feature: "egx_access", ...overrides }).grant;
+    expect(grantIn(granted(now + day))).toEqual({ expiresAtMs: now + day, configuration });
+    expect(grantIn(granted(now + day, { features: new Set(["*"]) }))).toEqual({
+      expiresAtMs: now + day,
+      configuration,
+    });
+    expect(grantIn(granted(now, { features: new Set(["*"]) }))).toBeUndefined();
+    expect(grantIn(granted(now + day), { feature: "basic_trading" })).toBeUndefined();
+    expect(grantIn(granted(undefined, { limits: [limit("users", 1n)] }), values({ users: "2" }))).toBeUndefined();
+    expect(grantIn(granted(undefined, { status: "REVOKED" }))).toBeUndefined();
+  });
+
+  test("is bound by the limits of its license, and by the fail mode of the feature", () => {
+    const limited = granted(undefined, { limits: [limit("users", 50n)] });
+    const asked = { feature: "egx_access", ...values({ users: "51" }) };
+    expect(ask([limited], asked)).toMatchObject({ decision: "DENY", reason: "LIMIT_EXCEEDED" });
+    expect(ask([granted()], { feature: "egx_access" }, 59_999).decision).toBe("ALLOW");
+    expect(ask([granted()], { feature: "egx_access" }, 60_000)).toMatchObject({
+      decision: "DENY",
+      reason: "FACTS_TOO_OLD",
+      grant: undefined,
+    });
+  });
+
+  test("may still reduce what is open where the feature says so, while the grant lasts", () => {
+    const suspended = (expiresAtMs?: number) =>
+      license({
+        status: "SUSPENDED",
+        features: new Set(),
+        grants: new Map([["basic_trading", { expiresAtMs, configuration }]]),
+      });
+    expect(ask([suspended(now + 1)])).toMatchObject({ decision: "ALLOW_REDUCE_ONLY", grant: { configuration } });
+    expect(ask([suspended(now)])).toMatchObject({ decision: "DENY", reason: "LICENSE_SUSPENDED" });
+  });
+
+  test("that no catalogue knows yet is given all the same, and a grant that is over is told", () => {
+    const beta = license({ grants: new Map([["beta", { expiresAtMs: undefined, configuration: "" }]]) });
+    expect(ask([beta], { feature: "beta" }).decision).toBe("ALLOW");
+    expect(ask([granted(now - day)], { feature: "egx_access" }).violations).toEqual([
+      'Feature "egx_access" is not in plan "standard" of product "trading", which customer "nile-brokers" has.',
+      'The grant of feature "egx_access" ended on 2030-05-31 00:00 UTC.',
+    ]);
+  });
+
+  test("counts for the license that has it, and for no other", () => {
+    const other = license({ id: "l2" });
+    expect(ask([other, granted()], { feature: "egx_access" }).deciding?.license.id).toBe("l1");
+    expect(ask([other], { feature: "egx_access" }).reason).toBe("FEATURE_NOT_IN_PLAN");
+  });
+});
+
 describe("no license", () => {
   test("an unknown customer, a customer without licenses, and one without a license of the product differ", () => {
     const reason = "NO_LICENSE";
@@ -300,7 +377,11 @@ describe("several licenses", () => {
 function reference(question: Question, licenses: readonly License[] | undefined): [Decision, Reason, string?] {
   const { feature, product } = question;
   const offering = (own: License) => catalogs.get(own.product)?.features.has(feature) ?? false;
-  const gives = (own: License) => own.features.has(feature) || (own.features.has("*") && offering(own));
+  const granted = (own: License) => {
+    const grant = own.grants.get(feature);
+    return grant !== undefined && (grant.expiresAtMs ?? Number.POSITIVE_INFINITY) > now;
+  };
+  const gives = (own: License) => own.features.has(feature) || (own.features.has("*") && offering(own)) || granted(own);
   const begun = (own: License) => own.validFromMs <= now;
   const ended = (own: License) => own.validUntilMs !== undefined && own.validUntilMs <= now;
   const graceOver = (own: License) => ended(own) && (own.validUntilMs ?? 0) + own.graceDays * day <= now;
@@ -332,7 +413,7 @@ function reference(question: Question, licenses: readonly License[] | undefined)
   ];
   const held = (licenses ?? []).filter((own) => product === undefined || own.product === product);
   if (held.length === 0) return ["DENY", "NO_LICENSE"];
-  const candidates = held.filter((own) => own.features.has(feature) || offering(own));
+  const candidates = held.filter((own) => own.features.has(feature) || own.grants.has(feature) || offering(own));
   for (const [decision, reason, fits] of table) {
     const found = candidates.find(fits);
     if (found !== undefined) return [decision, reason, found.id];
@@ -407,6 +488,12 @@ describe("properties", () => {
     window: fc.constantFrom("GAUGE", "PER_DAY"),
     enforcement: fc.constantFrom("HARD", "SOFT"),
   });
+  const anyGrants = fc
+    .dictionary(
+      fc.constantFrom(...features),
+      fc.record<Grant>({ expiresAtMs: fc.option(nearNow, { nil: undefined }), configuration: fc.constant("{}") }),
+    )
+    .map((record) => new Map(Object.entries(record)));
   const anyLicense = fc.record<License>({
     id: fc.uuid(),
     type: fc.constant("STANDARD"),
@@ -414,6 +501,7 @@ describe("properties", () => {
     plan: fc.option(fc.constant("standard"), { nil: undefined }),
     status: fc.constantFrom(...statuses),
     features: fc.uniqueArray(fc.constantFrom(...features, "*")).map((codes) => new Set<string>(codes)),
+    grants: anyGrants,
     limits: fc.array(anyLimit, { maxLength: 3 }),
     validFromMs: nearNow,
     validUntilMs: fc.option(nearNow, { nil: undefined }),
@@ -452,6 +540,31 @@ describe("properties", () => {
         }
       }),
       { numRuns: 1_000 },
+    );
+  });
+
+  test("a grant decides as if the license listed the feature, until its end", () => {
+    fc.assert(
+      fc.property(anyLicenses, anyQuestion, fc.integer({ min: -1, max: 400_000 }), (licenses, question, overdueMs) => {
+        const outcome = ask(licenses, question, overdueMs);
+        const listed = licenses?.map((own) => {
+          const grant = own.grants.get(question.feature);
+          if (grant === undefined) return own;
+          const holds = grant.expiresAtMs === undefined || grant.expiresAtMs > now;
+          return holds ? { ...own, grants: new Map(), features: new Set([...own.features, question.feature]) } : own;
+        });
+        const same = ask(listed, question, overdueMs);
+        expect([outcome.decision, outcome.reason, outcome.deciding?.license.id, outcome.violations]).toEqual([
+          same.decision,
+          same.reason,
+          same.deciding?.license.id,
+          same.violations,
+        ]);
+        const told = outcome.deciding?.license.grants.get(question.feature);
+        const usable = outcome.decision !== "DENY" && (told?.expiresAtMs ?? Number.POSITIVE_INFINITY) > now;
+        expect(outcome.grant).toBe(usable ? told : undefined);
+      }),
+      { numRuns: 2_000 },
     );
   });
 

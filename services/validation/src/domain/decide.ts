@@ -1,5 +1,5 @@
 import type { Big } from "big.js";
-import { type Catalog, DEFAULT_FAIL_GRACE_MS, type License, type Snapshot } from "./entitlement.ts";
+import { type Catalog, DEFAULT_FAIL_GRACE_MS, type Grant, type License, type Snapshot } from "./entitlement.ts";
 import { type ExceededLimit, exceededLimits, readLevels } from "./limits.ts";
 import * as sentences from "./sentences.ts";
 import { type Standing, standingAt } from "./standing.ts";
@@ -70,12 +70,16 @@ export interface Outcome {
   readonly violations: readonly string[];
   /** The limits of the deciding license that the values exceed, soft ones too. */
   readonly exceeded: readonly ExceededLimit[];
+  /** The grant that the deciding license has of the feature, whether or not its terms give it too; only where it may be used. */
+  readonly grant: Grant | undefined;
 }
 
 /**
  * Decides at one moment. Any one license that allows, allows, with its own
  * limits; they are never merged. The licenses that count are those of a
- * product that offers the feature, and those that list it themselves.
+ * product that offers the feature, and those that list it themselves or have
+ * been granted it. A grant gives a feature until its own end, and nothing that
+ * the license's standing or limits deny.
  *
  * @throws {ServiceError} INVALID_ARGUMENT for a value that a limit counts and that is no decimal.
  */
@@ -86,7 +90,9 @@ export function decide(question: Question, { snapshot, catalogs, overdueMs }: Fa
   const held = product === undefined ? snapshot.licenses : snapshot.licenses.filter((own) => own.product === product);
   if (held.length === 0) return refuse("NO_LICENSE", sentences.holdsNoLicense(customerId, product));
 
-  const candidates = held.filter((own) => own.features.has(feature) || offers(catalogs.get(own.product), feature));
+  const candidates = held.filter(
+    (own) => own.features.has(feature) || own.grants.has(feature) || offers(catalogs.get(own.product), feature),
+  );
   if (candidates.length === 0) {
     const known = [...catalogs.values()].some((catalog) => offers(catalog, feature));
     const sentence = known ? sentences.notInProducts(feature, held) : sentences.featureUnknown(feature);
@@ -102,7 +108,7 @@ export function decide(question: Question, { snapshot, catalogs, overdueMs }: Fa
       overdueMs,
     );
   });
-  return conclude(verdicts, question);
+  return conclude(verdicts, question, nowMs);
 }
 
 /** What one license alone answers. */
@@ -110,6 +116,8 @@ interface Verdict extends DecidingLicense {
   readonly decision: Decision;
   readonly reason: Reason;
   readonly exceeded: readonly ExceededLimit[];
+  /** What is known of a grant of the feature, also one that has expired. */
+  readonly grant: Grant | undefined;
 }
 
 function judge(
@@ -121,10 +129,12 @@ function judge(
 ): Verdict {
   const standing = standingAt(license, nowMs);
   const { status } = standing;
-  const gives = license.features.has(feature) || (license.features.has("*") && offers(catalog, feature));
+  const grant = license.grants.get(feature);
+  const inTerms = license.features.has(feature) || (license.features.has("*") && offers(catalog, feature));
+  const gives = inTerms || holdsAt(grant, nowMs);
   const reducible = gives && catalog?.features.get(feature)?.reduceOnly === true;
   const verdict = (decision: Decision, reason: Reason, exceeded: readonly ExceededLimit[] = []): Verdict => {
-    return { license, standing, decision, reason, exceeded };
+    return { license, standing, decision, reason, exceeded, grant };
   };
 
   if (status === "REVOKED") return verdict("DENY", "LICENSE_REVOKED");
@@ -151,7 +161,7 @@ function fence(verdict: Verdict, failGraceMs = DEFAULT_FAIL_GRACE_MS, overdueMs:
  * equals the older license is told. What the others lack is told behind it,
  * but only while the answer is not a plain yes.
  */
-function conclude(verdicts: Verdict[], question: Question): Outcome {
+function conclude(verdicts: Verdict[], question: Question, nowMs: number): Outcome {
   const decisionOrder: readonly Decision[] = ["ALLOW", "ALLOW_REDUCE_ONLY", "DENY"];
   const rank = ({ decision, reason }: Verdict): number =>
     decisionOrder.indexOf(decision) * reasonOrder.length + reasonOrder.indexOf(reason);
@@ -164,10 +174,11 @@ function conclude(verdicts: Verdict[], question: Question): Outcome {
     deciding: first,
     violations: told.flatMap((verdict) => sentencesOf(verdict, question)),
     exceeded: first.exceeded,
+    grant: first.decision !== "DENY" && holdsAt(first.grant, nowMs) ? first.grant : undefined,
   };
 }
 
-function sentencesOf({ decision, reason, license, exceeded }: Verdict, question: Question): string[] {
+function sentencesOf({ decision, reason, license, exceeded, grant }: Verdict, question: Question): string[] {
   const { customerId, feature } = question;
   const reserve = decision === "ALLOW_REDUCE_ONLY" ? [sentences.reduceOnly(feature)] : [];
   switch (reason) {
@@ -184,10 +195,15 @@ function sentencesOf({ decision, reason, license, exceeded }: Verdict, question:
     case "LICENSE_NOT_YET_VALID":
       return [sentences.notYetValid(customerId, license)];
     case "FEATURE_NOT_IN_PLAN":
-      return [sentences.notInPlan(feature, customerId, license)];
+      return [sentences.notInPlan(feature, customerId, license), ...sentences.grantExpired(feature, grant)];
     default:
       return exceeded.map((one) => sentences.limitExceeded(one, license));
   }
+}
+
+/** Whether there is a grant and it has not expired. */
+function holdsAt(grant: Grant | undefined, nowMs: number): boolean {
+  return grant !== undefined && (grant.expiresAtMs === undefined || nowMs < grant.expiresAtMs);
 }
 
 function offers(catalog: Catalog | undefined, feature: string): boolean {
@@ -195,5 +211,5 @@ function offers(catalog: Catalog | undefined, feature: string): boolean {
 }
 
 function refuse(reason: Reason, sentence: string): Outcome {
-  return { decision: "DENY", reason, deciding: undefined, violations: [sentence], exceeded: [] };
+  return { decision: "DENY", reason, deciding: undefined, violations: [sentence], exceeded: [], grant: undefined };
 }

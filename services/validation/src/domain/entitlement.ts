@@ -27,6 +27,14 @@ export interface Limit {
   readonly enforcement: "HARD" | "SOFT";
 }
 
+/** A feature that is switched on for one license beyond its plan. */
+export interface Grant {
+  /** The first moment it no longer holds; undefined: it ends with the license. */
+  readonly expiresAtMs: number | undefined;
+  /** A JSON object as text; empty: none. */
+  readonly configuration: string;
+}
+
 /** A license as it is stored; where it stands now follows from it and the clock, see `standingAt`. */
 export interface License {
   readonly id: string;
@@ -37,6 +45,8 @@ export interface License {
   readonly status: LicenseStatus;
   /** The codes of the features that it gives; `*` stands for all of the product. */
   readonly features: ReadonlySet<string>;
+  /** By feature; those that have expired may still be there. */
+  readonly grants: ReadonlyMap<string, Grant>;
   readonly limits: readonly Limit[];
   /** Epoch milliseconds, as all times here. */
   readonly validFromMs: number;

@@ -1,4 +1,4 @@
-import type { License, LimitWindow } from "./entitlement.ts";
+import type { Grant, License, LimitWindow } from "./entitlement.ts";
 import type { ExceededLimit } from "./limits.ts";
 import { graceEndMs } from "./standing.ts";
 
@@ -42,6 +42,11 @@ export function factsTooOld(feature: string, customerId: string): string {
 /** The license does not give the feature. */
 export function notInPlan(feature: string, customerId: string, license: License): string {
   return `Feature ${quote(feature)} is not in ${terms(license)}, which customer ${quote(customerId)} has.`;
+}
+
+/** The license had the feature by a grant that is over; nothing where it had none. */
+export function grantExpired(feature: string, grant: Grant | undefined): string[] {
+  return grant ? [`The grant of feature ${quote(feature)} ended${on(grant.expiresAtMs)}.`] : [];
 }
 
 /** The license was revoked. */

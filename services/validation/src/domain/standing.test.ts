@@ -14,6 +14,7 @@ function standing(status: LicenseStatus, nowMs: number, overrides: Partial<Licen
     plan: "standard",
     status,
     features: new Set(),
+    grants: new Map(),
     limits: [],
     validFromMs: from,
     validUntilMs: until,

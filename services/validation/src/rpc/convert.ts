@@ -46,6 +46,10 @@ export function toResponse(
     source: DecisionSource[source],
     stalenessMs: BigInt(Math.ceil(stalenessMs)),
     degraded,
+    grant: outcome.grant && {
+      expiresAt: toTimestamp(outcome.grant.expiresAtMs),
+      configuration: outcome.grant.configuration,
+    },
   };
 }
 

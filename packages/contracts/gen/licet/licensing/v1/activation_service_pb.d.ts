@@ -69,7 +69,8 @@ export declare type CheckKeyResponse = Message<"licet.licensing.v1.CheckKeyRespo
 
   /**
    * The license of the product, where the key proves one. Its `metadata` and
-   * `status_reason`, which are the tenant's own, are left out.
+   * `status_reason`, which are the tenant's own, are left out, as is who
+   * activated its `grants`.
    *
    * @generated from field: licet.licensing.v1.License license = 4;
    */

@@ -245,6 +245,13 @@ export declare type LicenseRow = Message<"licet.licensing.v1.LicenseRow"> & {
    * @generated from field: google.protobuf.Timestamp created_at = 22;
    */
   createdAt?: Timestamp | undefined;
+
+  /**
+   * The features that it was granted beyond its plan, as ActivateFeature does.
+   *
+   * @generated from field: repeated licet.licensing.v1.GrantRow grants = 23;
+   */
+  grants: GrantRow[];
 };
 
 /**
@@ -252,6 +259,62 @@ export declare type LicenseRow = Message<"licet.licensing.v1.LicenseRow"> & {
  * Use `create(LicenseRowSchema)` to create a new message.
  */
 export declare const LicenseRowSchema: GenMessage<LicenseRow>;
+
+/**
+ * GrantRow is a grant of a license in a file, see Grant.
+ *
+ * @generated from message licet.licensing.v1.GrantRow
+ */
+export declare type GrantRow = Message<"licet.licensing.v1.GrantRow"> & {
+  /**
+   * The feature's code.
+   *
+   * @generated from field: string feature = 1;
+   */
+  feature: string;
+
+  /**
+   * Since when the license has it, not in the future; now when absent.
+   *
+   * @generated from field: google.protobuf.Timestamp activated_at = 2;
+   */
+  activatedAt?: Timestamp | undefined;
+
+  /**
+   * Who activated it; the credential that imports when empty.
+   *
+   * @generated from field: string activated_by = 3;
+   */
+  activatedBy: string;
+
+  /**
+   * The person for whom that was done.
+   *
+   * @generated from field: string on_behalf_of = 4;
+   */
+  onBehalfOf: string;
+
+  /**
+   * When it ends (excluded); absent: with the license. One that is over is left
+   * out.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 5;
+   */
+  expiresAt?: Timestamp | undefined;
+
+  /**
+   * A JSON object as text, of up to 4,096 bytes and 8 levels.
+   *
+   * @generated from field: string configuration = 6;
+   */
+  configuration: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.GrantRow.
+ * Use `create(GrantRowSchema)` to create a new message.
+ */
+export declare const GrantRowSchema: GenMessage<GrantRow>;
 
 /**
  * Import is a file on its way into the tenant.
@@ -739,7 +802,7 @@ export enum BulkFormat {
    * CSV by RFC 4180. The first line names the columns by the fields of the
    * row, in any order; an empty cell is an absent field. Enum values are their
    * words in lower case (`past_due`), `features` are separated by blanks,
-   * `limits` and `metadata` are JSON. A text that a spreadsheet would take for
+   * `limits`, `metadata` and `grants` are JSON. A text that a spreadsheet would take for
    * a formula has an apostrophe before it, which an import takes away: one
    * that begins with `=`, `+`, `-`, `@`, a tab or a carriage return, and one
    * that begins with an apostrophe before one of these or before another

@@ -67,6 +67,22 @@ export declare type Product = Message<"licet.licensing.v1.Product"> & {
    * @generated from field: uint32 offline_days = 7;
    */
   offlineDays: number;
+
+  /**
+   * Changes with every update of the product. Opaque; an update that carries it
+   * is refused when it is no longer the current one.
+   *
+   * @generated from field: string etag = 20;
+   */
+  etag: string;
+
+  /**
+   * What is answered about features that say nothing of their own while
+   * deciders are cut off.
+   *
+   * @generated from field: licet.licensing.v1.FailMode fail_mode = 21;
+   */
+  failMode?: FailMode | undefined;
 };
 
 /**
@@ -161,6 +177,21 @@ export declare type Feature = Message<"licet.licensing.v1.Feature"> & {
    * @generated from field: licet.licensing.v1.FailMode fail_mode = 6;
    */
   failMode?: FailMode | undefined;
+
+  /**
+   * Whether `fail_mode` is the product's, because the feature says nothing of
+   * its own.
+   *
+   * @generated from field: bool fail_mode_inherited = 20;
+   */
+  failModeInherited: boolean;
+
+  /**
+   * Changes with every update of the feature, see Product.
+   *
+   * @generated from field: string etag = 21;
+   */
+  etag: string;
 };
 
 /**
@@ -309,6 +340,24 @@ export declare type PlanTerms = Message<"licet.licensing.v1.PlanTerms"> & {
    * @generated from field: optional uint32 seats = 8;
    */
   seats?: number | undefined;
+
+  /**
+   * What else the plan promises, such as `support` = `premium`, `sla` = `99.9 %`
+   * or `model_size` = `large`. Nothing is decided by them: clients show and
+   * obey them.
+   *
+   * @generated from field: map<string, string> attributes = 20;
+   */
+  attributes: { [key: string]: string };
+
+  /**
+   * The codes of the features that may be granted to a single license beyond
+   * the plan, see LicensingService.ActivateFeature; `*` alone means all
+   * features of the product, those of the future included. Empty: none.
+   *
+   * @generated from field: repeated string grantable_features = 30;
+   */
+  grantableFeatures: string[];
 };
 
 /**
@@ -371,6 +420,29 @@ export declare type Plan = Message<"licet.licensing.v1.Plan"> & {
    * @generated from field: google.protobuf.Timestamp published_at = 7;
    */
   publishedAt?: Timestamp | undefined;
+
+  /**
+   * The only customer who can be given it; empty: every customer can.
+   *
+   * @generated from field: string customer_id = 20;
+   */
+  customerId: string;
+
+  /**
+   * Since when no license gets it any more; absent: licenses still do. Those
+   * that have it keep it.
+   *
+   * @generated from field: google.protobuf.Timestamp retired_at = 21;
+   */
+  retiredAt?: Timestamp | undefined;
+
+  /**
+   * Changes with every update of the plan and with every new version, see
+   * Product.
+   *
+   * @generated from field: string etag = 22;
+   */
+  etag: string;
 };
 
 /**
@@ -381,8 +453,9 @@ export declare const PlanSchema: GenMessage<Plan>;
 
 /**
  * ProductCatalog is what deciders need of a product: which features exist
- * (what `*` means) and how each behaves. It is published whenever the product
- * or one of its features changes.
+ * (what `*` means) and how each behaves. It is published whenever something of
+ * the product changes: itself, a feature, a plan or an add-on. Of plans and
+ * add-ons it says nothing: whoever keeps a copy of them reads them again then.
  *
  * @generated from message licet.licensing.v1.ProductCatalog
  */

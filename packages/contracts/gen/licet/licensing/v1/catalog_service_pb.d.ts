@@ -5,6 +5,7 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { FailMode, Feature, KeyFormat, Plan, PlanTerms, Product } from "./catalog_pb.js";
+import type { FieldMask } from "@bufbuild/protobuf/wkt";
 
 /**
  * Describes the file licet/licensing/v1/catalog_service.proto.
@@ -67,6 +68,14 @@ export declare type CreateProductRequest = Message<"licet.licensing.v1.CreatePro
    * @generated from field: uint32 offline_days = 7;
    */
   offlineDays: number;
+
+  /**
+   * What is answered about features that say nothing of their own while
+   * deciders are cut off. Absent: 300 seconds of grace.
+   *
+   * @generated from field: licet.licensing.v1.FailMode fail_mode = 20;
+   */
+  failMode?: FailMode | undefined;
 };
 
 /**
@@ -94,6 +103,154 @@ export declare type CreateProductResponse = Message<"licet.licensing.v1.CreatePr
  * Use `create(CreateProductResponseSchema)` to create a new message.
  */
 export declare const CreateProductResponseSchema: GenMessage<CreateProductResponse>;
+
+/**
+ * GetProductRequest names the product.
+ *
+ * @generated from message licet.licensing.v1.GetProductRequest
+ */
+export declare type GetProductRequest = Message<"licet.licensing.v1.GetProductRequest"> & {
+  /**
+   * The product's code.
+   *
+   * @generated from field: string product = 1;
+   */
+  product: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.GetProductRequest.
+ * Use `create(GetProductRequestSchema)` to create a new message.
+ */
+export declare const GetProductRequestSchema: GenMessage<GetProductRequest>;
+
+/**
+ * GetProductResponse returns the product.
+ *
+ * @generated from message licet.licensing.v1.GetProductResponse
+ */
+export declare type GetProductResponse = Message<"licet.licensing.v1.GetProductResponse"> & {
+  /**
+   * The product.
+   *
+   * @generated from field: licet.licensing.v1.Product product = 1;
+   */
+  product?: Product | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.GetProductResponse.
+ * Use `create(GetProductResponseSchema)` to create a new message.
+ */
+export declare const GetProductResponseSchema: GenMessage<GetProductResponse>;
+
+/**
+ * UpdateProductRequest says what of a product is to change.
+ *
+ * @generated from message licet.licensing.v1.UpdateProductRequest
+ */
+export declare type UpdateProductRequest = Message<"licet.licensing.v1.UpdateProductRequest"> & {
+  /**
+   * Makes repetitions safe, see CreateProductRequest.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The product's code.
+   *
+   * @generated from field: string product = 2;
+   */
+  product: string;
+
+  /**
+   * The product's etag as the caller knows it; unchecked when empty.
+   *
+   * @generated from field: string etag = 3;
+   */
+  etag: string;
+
+  /**
+   * Which of the following fields to take over: `name`, `grace_days`,
+   * `offline_days`, `key_format`, `key_prefix`, `fail_mode`. A field that is
+   * named and absent is emptied.
+   *
+   * @generated from field: google.protobuf.FieldMask update_mask = 4;
+   */
+  updateMask?: FieldMask | undefined;
+
+  /**
+   * The name that people see.
+   *
+   * @generated from field: string name = 5;
+   */
+  name: string;
+
+  /**
+   * How many days after its expiry a license stays in grace; licenses that are
+   * there keep theirs.
+   *
+   * @generated from field: uint32 grace_days = 6;
+   */
+  graceDays: number;
+
+  /**
+   * How many days an installation may go on without reaching Licet.
+   *
+   * @generated from field: uint32 offline_days = 7;
+   */
+  offlineDays: number;
+
+  /**
+   * How its license keys look. A product without keys can get them at any
+   * time; later neither this nor the prefix can change once it has a license.
+   *
+   * @generated from field: licet.licensing.v1.KeyFormat key_format = 8;
+   */
+  keyFormat: KeyFormat;
+
+  /**
+   * What its license keys begin with: 2 to 8 capital letters.
+   *
+   * @generated from field: string key_prefix = 9;
+   */
+  keyPrefix: string;
+
+  /**
+   * What is answered about features that say nothing of their own while
+   * deciders are cut off. Absent: 300 seconds of grace.
+   *
+   * @generated from field: licet.licensing.v1.FailMode fail_mode = 10;
+   */
+  failMode?: FailMode | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.UpdateProductRequest.
+ * Use `create(UpdateProductRequestSchema)` to create a new message.
+ */
+export declare const UpdateProductRequestSchema: GenMessage<UpdateProductRequest>;
+
+/**
+ * UpdateProductResponse returns the product.
+ *
+ * @generated from message licet.licensing.v1.UpdateProductResponse
+ */
+export declare type UpdateProductResponse = Message<"licet.licensing.v1.UpdateProductResponse"> & {
+  /**
+   * The product as it now is.
+   *
+   * @generated from field: licet.licensing.v1.Product product = 1;
+   */
+  product?: Product | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.UpdateProductResponse.
+ * Use `create(UpdateProductResponseSchema)` to create a new message.
+ */
+export declare const UpdateProductResponseSchema: GenMessage<UpdateProductResponse>;
 
 /**
  * ListProductsRequest asks for a page of products.
@@ -191,7 +348,8 @@ export declare type CreateFeatureRequest = Message<"licet.licensing.v1.CreateFea
   reduceOnly: boolean;
 
   /**
-   * What is answered while deciders are cut off. Absent: 300 seconds of grace.
+   * What is answered while deciders are cut off. Absent: what the product says,
+   * also where that changes.
    *
    * @generated from field: licet.licensing.v1.FailMode fail_mode = 6;
    */
@@ -223,6 +381,96 @@ export declare type CreateFeatureResponse = Message<"licet.licensing.v1.CreateFe
  * Use `create(CreateFeatureResponseSchema)` to create a new message.
  */
 export declare const CreateFeatureResponseSchema: GenMessage<CreateFeatureResponse>;
+
+/**
+ * UpdateFeatureRequest says what of a feature is to change.
+ *
+ * @generated from message licet.licensing.v1.UpdateFeatureRequest
+ */
+export declare type UpdateFeatureRequest = Message<"licet.licensing.v1.UpdateFeatureRequest"> & {
+  /**
+   * Makes repetitions safe, see CreateProductRequest.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The product that has it.
+   *
+   * @generated from field: string product = 2;
+   */
+  product: string;
+
+  /**
+   * The feature's code.
+   *
+   * @generated from field: string feature = 3;
+   */
+  feature: string;
+
+  /**
+   * The feature's etag as the caller knows it; unchecked when empty.
+   *
+   * @generated from field: string etag = 4;
+   */
+  etag: string;
+
+  /**
+   * Which of the following fields to take over: `name`, `reduce_only`,
+   * `fail_mode`. A field that is named and absent is emptied.
+   *
+   * @generated from field: google.protobuf.FieldMask update_mask = 5;
+   */
+  updateMask?: FieldMask | undefined;
+
+  /**
+   * The name that people see.
+   *
+   * @generated from field: string name = 6;
+   */
+  name: string;
+
+  /**
+   * See Feature.
+   *
+   * @generated from field: bool reduce_only = 7;
+   */
+  reduceOnly: boolean;
+
+  /**
+   * What is answered while deciders are cut off. Absent: what the product says.
+   *
+   * @generated from field: licet.licensing.v1.FailMode fail_mode = 8;
+   */
+  failMode?: FailMode | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.UpdateFeatureRequest.
+ * Use `create(UpdateFeatureRequestSchema)` to create a new message.
+ */
+export declare const UpdateFeatureRequestSchema: GenMessage<UpdateFeatureRequest>;
+
+/**
+ * UpdateFeatureResponse returns the feature.
+ *
+ * @generated from message licet.licensing.v1.UpdateFeatureResponse
+ */
+export declare type UpdateFeatureResponse = Message<"licet.licensing.v1.UpdateFeatureResponse"> & {
+  /**
+   * The feature as it now is.
+   *
+   * @generated from field: licet.licensing.v1.Feature feature = 1;
+   */
+  feature?: Feature | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.UpdateFeatureResponse.
+ * Use `create(UpdateFeatureResponseSchema)` to create a new message.
+ */
+export declare const UpdateFeatureResponseSchema: GenMessage<UpdateFeatureResponse>;
 
 /**
  * ListFeaturesRequest asks for a page of features.
@@ -325,6 +573,14 @@ export declare type CreatePlanRequest = Message<"licet.licensing.v1.CreatePlanRe
    * @generated from field: licet.licensing.v1.PlanTerms terms = 5;
    */
   terms?: PlanTerms | undefined;
+
+  /**
+   * The only customer who can be given it, for a deal of its own; empty: every
+   * customer can. It never changes.
+   *
+   * @generated from field: string customer_id = 20;
+   */
+  customerId: string;
 };
 
 /**
@@ -386,6 +642,13 @@ export declare type PublishPlanVersionRequest = Message<"licet.licensing.v1.Publ
    * @generated from field: licet.licensing.v1.PlanTerms terms = 4;
    */
   terms?: PlanTerms | undefined;
+
+  /**
+   * The plan's etag as the caller knows it; unchecked when empty.
+   *
+   * @generated from field: string etag = 20;
+   */
+  etag: string;
 };
 
 /**
@@ -413,6 +676,89 @@ export declare type PublishPlanVersionResponse = Message<"licet.licensing.v1.Pub
  * Use `create(PublishPlanVersionResponseSchema)` to create a new message.
  */
 export declare const PublishPlanVersionResponseSchema: GenMessage<PublishPlanVersionResponse>;
+
+/**
+ * UpdatePlanRequest says what of a plan is to change.
+ *
+ * @generated from message licet.licensing.v1.UpdatePlanRequest
+ */
+export declare type UpdatePlanRequest = Message<"licet.licensing.v1.UpdatePlanRequest"> & {
+  /**
+   * Makes repetitions safe, see CreateProductRequest.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The product that the plan is for.
+   *
+   * @generated from field: string product = 2;
+   */
+  product: string;
+
+  /**
+   * The plan's code.
+   *
+   * @generated from field: string plan = 3;
+   */
+  plan: string;
+
+  /**
+   * The plan's etag as the caller knows it; unchecked when empty.
+   *
+   * @generated from field: string etag = 4;
+   */
+  etag: string;
+
+  /**
+   * Which of the following fields to take over: `name`, `retired`.
+   *
+   * @generated from field: google.protobuf.FieldMask update_mask = 5;
+   */
+  updateMask?: FieldMask | undefined;
+
+  /**
+   * The name that people see.
+   *
+   * @generated from field: string name = 6;
+   */
+  name: string;
+
+  /**
+   * Whether no license gets the plan any more. Those that have it keep it, can
+   * be renewed and can be put on another version of it.
+   *
+   * @generated from field: bool retired = 7;
+   */
+  retired: boolean;
+};
+
+/**
+ * Describes the message licet.licensing.v1.UpdatePlanRequest.
+ * Use `create(UpdatePlanRequestSchema)` to create a new message.
+ */
+export declare const UpdatePlanRequestSchema: GenMessage<UpdatePlanRequest>;
+
+/**
+ * UpdatePlanResponse returns the plan.
+ *
+ * @generated from message licet.licensing.v1.UpdatePlanResponse
+ */
+export declare type UpdatePlanResponse = Message<"licet.licensing.v1.UpdatePlanResponse"> & {
+  /**
+   * The plan in its latest version, as it now is.
+   *
+   * @generated from field: licet.licensing.v1.Plan plan = 1;
+   */
+  plan?: Plan | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.UpdatePlanResponse.
+ * Use `create(UpdatePlanResponseSchema)` to create a new message.
+ */
+export declare const UpdatePlanResponseSchema: GenMessage<UpdatePlanResponse>;
 
 /**
  * GetPlanRequest names the plan.
@@ -494,6 +840,14 @@ export declare type ListPlansRequest = Message<"licet.licensing.v1.ListPlansRequ
    * @generated from field: string page_token = 3;
    */
   pageToken: string;
+
+  /**
+   * Only plans that this customer can be given: those for every customer and
+   * its own, without retired ones. All when empty.
+   *
+   * @generated from field: string customer_id = 20;
+   */
+  customerId: string;
 };
 
 /**
@@ -549,6 +903,33 @@ export declare const CatalogService: GenService<{
     output: typeof CreateProductResponseSchema;
   },
   /**
+   * GetProduct returns a product.
+   *
+   * Errors: NOT_FOUND `PRODUCT_NOT_FOUND`.
+   *
+   * @generated from rpc licet.licensing.v1.CatalogService.GetProduct
+   */
+  getProduct: {
+    methodKind: "unary";
+    input: typeof GetProductRequestSchema;
+    output: typeof GetProductResponseSchema;
+  },
+  /**
+   * UpdateProduct changes the fields of a product that `update_mask` names.
+   * Grace days are those of licenses that are provisioned from then on; all
+   * else holds for every license at once.
+   *
+   * Errors: NOT_FOUND `PRODUCT_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
+   * FAILED_PRECONDITION `KEY_STYLE_IN_USE`.
+   *
+   * @generated from rpc licet.licensing.v1.CatalogService.UpdateProduct
+   */
+  updateProduct: {
+    methodKind: "unary";
+    input: typeof UpdateProductRequestSchema;
+    output: typeof UpdateProductResponseSchema;
+  },
+  /**
    * ListProducts lists the tenant's products by code.
    *
    * @generated from rpc licet.licensing.v1.CatalogService.ListProducts
@@ -573,6 +954,20 @@ export declare const CatalogService: GenService<{
     output: typeof CreateFeatureResponseSchema;
   },
   /**
+   * UpdateFeature changes the fields of a feature that `update_mask` names.
+   * Deciders hear of it within moments.
+   *
+   * Errors: NOT_FOUND `PRODUCT_NOT_FOUND`, `FEATURE_NOT_FOUND`; ABORTED
+   * `ETAG_MISMATCH`.
+   *
+   * @generated from rpc licet.licensing.v1.CatalogService.UpdateFeature
+   */
+  updateFeature: {
+    methodKind: "unary";
+    input: typeof UpdateFeatureRequestSchema;
+    output: typeof UpdateFeatureResponseSchema;
+  },
+  /**
    * ListFeatures lists the features of one product, or of all, by product and
    * code.
    *
@@ -586,8 +981,8 @@ export declare const CatalogService: GenService<{
   /**
    * CreatePlan adds a plan with its version 1.
    *
-   * Errors: NOT_FOUND `PRODUCT_NOT_FOUND`, `FEATURE_NOT_FOUND`;
-   * ALREADY_EXISTS `PLAN_EXISTS`.
+   * Errors: NOT_FOUND `PRODUCT_NOT_FOUND`, `FEATURE_NOT_FOUND`,
+   * `CUSTOMER_NOT_FOUND`; ALREADY_EXISTS `PLAN_EXISTS`.
    *
    * @generated from rpc licet.licensing.v1.CatalogService.CreatePlan
    */
@@ -600,7 +995,8 @@ export declare const CatalogService: GenService<{
    * PublishPlanVersion gives a plan new terms as its next version. Licenses
    * stay on the version they have.
    *
-   * Errors: NOT_FOUND `PLAN_NOT_FOUND`, `FEATURE_NOT_FOUND`.
+   * Errors: NOT_FOUND `PRODUCT_NOT_FOUND`, `PLAN_NOT_FOUND`,
+   * `FEATURE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`.
    *
    * @generated from rpc licet.licensing.v1.CatalogService.PublishPlanVersion
    */
@@ -608,6 +1004,20 @@ export declare const CatalogService: GenService<{
     methodKind: "unary";
     input: typeof PublishPlanVersionRequestSchema;
     output: typeof PublishPlanVersionResponseSchema;
+  },
+  /**
+   * UpdatePlan changes the fields of a plan that `update_mask` names. What it
+   * gives and costs is changed by PublishPlanVersion.
+   *
+   * Errors: NOT_FOUND `PRODUCT_NOT_FOUND`, `PLAN_NOT_FOUND`; ABORTED
+   * `ETAG_MISMATCH`.
+   *
+   * @generated from rpc licet.licensing.v1.CatalogService.UpdatePlan
+   */
+  updatePlan: {
+    methodKind: "unary";
+    input: typeof UpdatePlanRequestSchema;
+    output: typeof UpdatePlanResponseSchema;
   },
   /**
    * GetPlan returns a plan in its latest or a given version.

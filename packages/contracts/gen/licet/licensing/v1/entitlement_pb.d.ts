@@ -46,7 +46,8 @@ export declare type EntitlementSnapshot = Message<"licet.licensing.v1.Entitlemen
   /**
    * All licenses of the customer, oldest first. Their `status` is the stored
    * one: pending, grace and expired follow from the times and the clock.
-   * Their `status_reason` is left out.
+   * Their `status_reason` is left out. Their `grants` are the stored ones: each
+   * ends at its `expires_at`, and who activated it is left out.
    *
    * @generated from field: repeated licet.licensing.v1.License licenses = 4;
    */

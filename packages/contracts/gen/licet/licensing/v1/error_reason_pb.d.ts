@@ -151,8 +151,9 @@ export enum ErrorReason {
   SUBSCRIBER_TOO_SLOW = 17,
 
   /**
-   * ABORTED: the license has changed since the given etag. The metadata `etag`
-   * is the current one: read the license, decide again, send that.
+   * ABORTED: the license, or the product, feature, plan or add-on, has changed
+   * since the given etag. The metadata `etag` is the current one: read it,
+   * decide again, send that.
    *
    * @generated from enum value: ERROR_REASON_ETAG_MISMATCH = 20;
    */
@@ -245,6 +246,63 @@ export enum ErrorReason {
    * @generated from enum value: ERROR_REASON_SIGNING_KEY_IN_USE = 47;
    */
   SIGNING_KEY_IN_USE = 47,
+
+  /**
+   * FAILED_PRECONDITION: the product has license keys of a format and prefix and
+   * licenses that may lie under them, so neither can change.
+   *
+   * @generated from enum value: ERROR_REASON_KEY_STYLE_IN_USE = 70;
+   */
+  KEY_STYLE_IN_USE = 70,
+
+  /**
+   * FAILED_PRECONDITION: the plan was retired, and no license gets it any more.
+   *
+   * @generated from enum value: ERROR_REASON_PLAN_RETIRED = 71;
+   */
+  PLAN_RETIRED = 71,
+
+  /**
+   * FAILED_PRECONDITION: the plan is for one customer, and the license is, or
+   * would be, another's.
+   *
+   * @generated from enum value: ERROR_REASON_PLAN_FOR_OTHER_CUSTOMER = 72;
+   */
+  PLAN_FOR_OTHER_CUSTOMER = 72,
+
+  /**
+   * FAILED_PRECONDITION: the license's plan version does not let the feature be
+   * granted, see `grantable_features` of PlanTerms. The metadata `feature`,
+   * `plan` and `plan_version` say which ones.
+   *
+   * @generated from enum value: ERROR_REASON_GRANT_NOT_ALLOWED = 80;
+   */
+  GRANT_NOT_ALLOWED = 80,
+
+  /**
+   * FAILED_PRECONDITION: the license has as many grants as one can, in number
+   * or in the size of their configurations. The metadata `maximum` says how
+   * many.
+   *
+   * @generated from enum value: ERROR_REASON_TOO_MANY_GRANTS = 81;
+   */
+  TOO_MANY_GRANTS = 81,
+
+  /**
+   * NOT_FOUND: the license has no grant of the feature.
+   *
+   * @generated from enum value: ERROR_REASON_GRANT_NOT_FOUND = 82;
+   */
+  GRANT_NOT_FOUND = 82,
+
+  /**
+   * FAILED_PRECONDITION: the license has the feature by its terms and not by a
+   * grant, so it can't be deactivated. The metadata `feature` says which one,
+   * `plan` by which plan; that is empty for a bare license.
+   *
+   * @generated from enum value: ERROR_REASON_FEATURE_IN_PLAN = 83;
+   */
+  FEATURE_IN_PLAN = 83,
 
   /**
    * ALREADY_EXISTS: an import of this id has another kind, format or other

@@ -127,6 +127,14 @@ export declare type LicenseHistoryEntry = Message<"licet.licensing.v1.LicenseHis
    * @generated from field: string key_id = 15;
    */
   keyId: string;
+
+  /**
+   * Of FEATURE_ACTIVATED, FEATURE_DEACTIVATED and GRANT_EXPIRED: the feature's
+   * code; empty otherwise.
+   *
+   * @generated from field: string feature = 50;
+   */
+  feature: string;
 };
 
 /**

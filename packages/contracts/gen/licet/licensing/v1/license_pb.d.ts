@@ -4,13 +4,71 @@
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { Cycle, LicenseType, Limit } from "./catalog_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import type { Cycle, LicenseType, Limit } from "./catalog_pb.js";
 
 /**
  * Describes the file licet/licensing/v1/license.proto.
  */
 export declare const file_licet_licensing_v1_license: GenFile;
+
+/**
+ * Grant is a feature that is switched on for one license beyond its plan.
+ *
+ * @generated from message licet.licensing.v1.Grant
+ */
+export declare type Grant = Message<"licet.licensing.v1.Grant"> & {
+  /**
+   * The feature's code.
+   *
+   * @generated from field: string feature = 1;
+   */
+  feature: string;
+
+  /**
+   * Since when the license has it without a break.
+   *
+   * @generated from field: google.protobuf.Timestamp activated_at = 2;
+   */
+  activatedAt?: Timestamp | undefined;
+
+  /**
+   * The id of the credential that activated it, or changed it last. Empty in
+   * entitlement snapshots and in the answers to license keys.
+   *
+   * @generated from field: string activated_by = 3;
+   */
+  activatedBy: string;
+
+  /**
+   * The person for whom that was done, as the caller named it; may be empty.
+   * Empty in entitlement snapshots and in the answers to license keys.
+   *
+   * @generated from field: string on_behalf_of = 4;
+   */
+  onBehalfOf: string;
+
+  /**
+   * When it ends (excluded); absent: with the license.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 5;
+   */
+  expiresAt?: Timestamp | undefined;
+
+  /**
+   * What the feature is set to for this license: a JSON object as text, as it
+   * was given; empty: nothing.
+   *
+   * @generated from field: string configuration = 6;
+   */
+  configuration: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.Grant.
+ * Use `create(GrantSchema)` to create a new message.
+ */
+export declare const GrantSchema: GenMessage<Grant>;
 
 /**
  * License is a customer's right to a plan version of a product, or to bare
@@ -182,6 +240,22 @@ export declare type License = Message<"licet.licensing.v1.License"> & {
    * @generated from field: google.protobuf.Timestamp unpaid_grace_until = 28;
    */
   unpaidGraceUntil?: Timestamp | undefined;
+
+  /**
+   * What else its plan version promises, see PlanTerms; empty for a bare
+   * license.
+   *
+   * @generated from field: map<string, string> attributes = 31;
+   */
+  attributes: { [key: string]: string };
+
+  /**
+   * The features that it has beyond `features`, or with a configuration or
+   * expiry of its own, by their codes; those that have not expired.
+   *
+   * @generated from field: repeated licet.licensing.v1.Grant grants = 32;
+   */
+  grants: Grant[];
 };
 
 /**

@@ -104,6 +104,14 @@ export declare type LicenseChanged = Message<"licet.licensing.v1.LicenseChanged"
    * @generated from field: string key_id = 20;
    */
   keyId: string;
+
+  /**
+   * Of FEATURE_ACTIVATED, FEATURE_DEACTIVATED and GRANT_EXPIRED: the feature's
+   * code.
+   *
+   * @generated from field: string feature = 50;
+   */
+  feature: string;
 };
 
 /**
@@ -208,7 +216,8 @@ export enum LicenseChangeCause {
   TRANSFERRED_AWAY = 15,
 
   /**
-   * A license got another plan or version of one.
+   * A license got another plan or version of one. Grants of features that it
+   * neither has nor lets be granted are gone.
    * `licet.license.plan-changed.v1`
    *
    * @generated from enum value: LICENSE_CHANGE_CAUSE_PLAN_CHANGED = 16;
@@ -318,6 +327,30 @@ export enum LicenseChangeCause {
    * @generated from enum value: LICENSE_CHANGE_CAUSE_RENEWAL_DUE = 30;
    */
   RENEWAL_DUE = 30,
+
+  /**
+   * A feature was granted to a license, or its grant got another expiry or
+   * configuration. `licet.feature.activated.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_FEATURE_ACTIVATED = 50;
+   */
+  FEATURE_ACTIVATED = 50,
+
+  /**
+   * The grant of a feature was taken from a license.
+   * `licet.feature.deactivated.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_FEATURE_DEACTIVATED = 51;
+   */
+  FEATURE_DEACTIVATED = 51,
+
+  /**
+   * The grant of a feature is over, by the clock.
+   * `licet.feature.grant-expired.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_GRANT_EXPIRED = 52;
+   */
+  GRANT_EXPIRED = 52,
 
   /**
    * The customer's name, e-mail or other data were changed.

@@ -1354,6 +1354,179 @@ export declare type ExtendTrialResponse = Message<"licet.licensing.v1.ExtendTria
 export declare const ExtendTrialResponseSchema: GenMessage<ExtendTrialResponse>;
 
 /**
+ * ActivateFeatureRequest names the license and what it is granted.
+ *
+ * @generated from message licet.licensing.v1.ActivateFeatureRequest
+ */
+export declare type ActivateFeatureRequest = Message<"licet.licensing.v1.ActivateFeatureRequest"> & {
+  /**
+   * Makes repetitions safe, see ProvisionLicenseRequest.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The license's id.
+   *
+   * @generated from field: string license_id = 2;
+   */
+  licenseId: string;
+
+  /**
+   * The license's etag as the caller knows it; unchecked when empty.
+   *
+   * @generated from field: string etag = 3;
+   */
+  etag: string;
+
+  /**
+   * The code of a feature of the license's product.
+   *
+   * @generated from field: string feature = 4;
+   */
+  feature: string;
+
+  /**
+   * When the grant ends (excluded), later than now; absent: with the license.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 5;
+   */
+  expiresAt?: Timestamp | undefined;
+
+  /**
+   * What the feature is set to: a JSON object as text, of up to 4,096 bytes and
+   * 8 levels. Kept and told as it is given; empty: nothing.
+   *
+   * @generated from field: string configuration = 6;
+   */
+  configuration: string;
+
+  /**
+   * The person for whom this is done, such as an e-mail address; may be empty.
+   * Who calls is known from the credential.
+   *
+   * @generated from field: string on_behalf_of = 7;
+   */
+  onBehalfOf: string;
+
+  /**
+   * Why; kept in the history.
+   *
+   * @generated from field: string reason = 8;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.ActivateFeatureRequest.
+ * Use `create(ActivateFeatureRequestSchema)` to create a new message.
+ */
+export declare const ActivateFeatureRequestSchema: GenMessage<ActivateFeatureRequest>;
+
+/**
+ * ActivateFeatureResponse returns the license.
+ *
+ * @generated from message licet.licensing.v1.ActivateFeatureResponse
+ */
+export declare type ActivateFeatureResponse = Message<"licet.licensing.v1.ActivateFeatureResponse"> & {
+  /**
+   * The license as it now is.
+   *
+   * @generated from field: licet.licensing.v1.License license = 1;
+   */
+  license?: License | undefined;
+
+  /**
+   * Marks this write.
+   *
+   * @generated from field: licet.licensing.v1.ConsistencyToken consistency_token = 2;
+   */
+  consistencyToken?: ConsistencyToken | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.ActivateFeatureResponse.
+ * Use `create(ActivateFeatureResponseSchema)` to create a new message.
+ */
+export declare const ActivateFeatureResponseSchema: GenMessage<ActivateFeatureResponse>;
+
+/**
+ * DeactivateFeatureRequest names the license and the feature.
+ *
+ * @generated from message licet.licensing.v1.DeactivateFeatureRequest
+ */
+export declare type DeactivateFeatureRequest = Message<"licet.licensing.v1.DeactivateFeatureRequest"> & {
+  /**
+   * Makes repetitions safe, see ProvisionLicenseRequest.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The license's id.
+   *
+   * @generated from field: string license_id = 2;
+   */
+  licenseId: string;
+
+  /**
+   * The license's etag as the caller knows it; unchecked when empty.
+   *
+   * @generated from field: string etag = 3;
+   */
+  etag: string;
+
+  /**
+   * The code of the feature whose grant ends.
+   *
+   * @generated from field: string feature = 4;
+   */
+  feature: string;
+
+  /**
+   * Why; kept in the history.
+   *
+   * @generated from field: string reason = 5;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.DeactivateFeatureRequest.
+ * Use `create(DeactivateFeatureRequestSchema)` to create a new message.
+ */
+export declare const DeactivateFeatureRequestSchema: GenMessage<DeactivateFeatureRequest>;
+
+/**
+ * DeactivateFeatureResponse returns the license.
+ *
+ * @generated from message licet.licensing.v1.DeactivateFeatureResponse
+ */
+export declare type DeactivateFeatureResponse = Message<"licet.licensing.v1.DeactivateFeatureResponse"> & {
+  /**
+   * The license as it now is.
+   *
+   * @generated from field: licet.licensing.v1.License license = 1;
+   */
+  license?: License | undefined;
+
+  /**
+   * Marks this write.
+   *
+   * @generated from field: licet.licensing.v1.ConsistencyToken consistency_token = 2;
+   */
+  consistencyToken?: ConsistencyToken | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.DeactivateFeatureResponse.
+ * Use `create(DeactivateFeatureResponseSchema)` to create a new message.
+ */
+export declare const DeactivateFeatureResponseSchema: GenMessage<DeactivateFeatureResponse>;
+
+/**
  * SetPaymentStandingRequest names the license and how its payment stands.
  *
  * @generated from message licet.licensing.v1.SetPaymentStandingRequest
@@ -1755,9 +1928,9 @@ export declare const LicensingService: GenService<{
    *
    * Errors: NOT_FOUND `CUSTOMER_NOT_FOUND`, `PRODUCT_NOT_FOUND`,
    * `PLAN_NOT_FOUND`, `FEATURE_NOT_FOUND`; ALREADY_EXISTS `LICENSE_EXISTS`;
-   * FAILED_PRECONDITION `TOO_MANY_LICENSES`; with a key those of
-   * KeyService.IssueKey, NOT_FOUND `KEY_NOT_FOUND` and FAILED_PRECONDITION
-   * `KEY_NOT_IN_FORCE`.
+   * FAILED_PRECONDITION `TOO_MANY_LICENSES`, `PLAN_RETIRED`,
+   * `PLAN_FOR_OTHER_CUSTOMER`; with a key those of KeyService.IssueKey,
+   * NOT_FOUND `KEY_NOT_FOUND` and FAILED_PRECONDITION `KEY_NOT_IN_FORCE`.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.ProvisionLicense
    */
@@ -1919,7 +2092,7 @@ export declare const LicensingService: GenService<{
    *
    * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
    * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`, `LICENSE_UNDER_KEY`,
-   * `TOO_MANY_LICENSES`; NOT_FOUND `CUSTOMER_NOT_FOUND`.
+   * `TOO_MANY_LICENSES`, `PLAN_FOR_OTHER_CUSTOMER`; NOT_FOUND `CUSTOMER_NOT_FOUND`.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.TransferLicense
    */
@@ -1931,11 +2104,13 @@ export declare const LicensingService: GenService<{
   /**
    * ChangePlan puts a license on another plan of its product, or on another
    * version. It keeps its validity, except that from a trial to a plan that is
-   * none a term of the new plan begins now.
+   * none a term of the new plan begins now. It keeps the grants of features that
+   * the new plan version has or lets be granted; the others end.
    *
    * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
    * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`, `TOO_MANY_LICENSES`
-   * when it would grow too large; NOT_FOUND `PLAN_NOT_FOUND`.
+   * when it would grow too large, `PLAN_RETIRED`, `PLAN_FOR_OTHER_CUSTOMER`;
+   * NOT_FOUND `PLAN_NOT_FOUND`.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.ChangePlan
    */
@@ -1975,6 +2150,42 @@ export declare const LicensingService: GenService<{
     methodKind: "unary";
     input: typeof ExtendTrialRequestSchema;
     output: typeof ExtendTrialResponseSchema;
+  },
+  /**
+   * ActivateFeature grants a license a feature of its product beyond its plan,
+   * for good or for a time, with a configuration where the feature needs one.
+   * The plan version says which features may be granted; a bare license may be
+   * granted all of its product. A feature that is granted already gets the
+   * expiry and configuration of this call, also where they are absent; only
+   * `activated_at` stays. A grant moves with its license, outlives renewals, and
+   * gives nothing that the license's status or limits deny.
+   *
+   * Errors: NOT_FOUND `LICENSE_NOT_FOUND`, `FEATURE_NOT_FOUND`; ABORTED
+   * `ETAG_MISMATCH`; FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`,
+   * `GRANT_NOT_ALLOWED`, `TOO_MANY_GRANTS`, `TOO_MANY_LICENSES` when what the
+   * customer holds would grow too large.
+   *
+   * @generated from rpc licet.licensing.v1.LicensingService.ActivateFeature
+   */
+  activateFeature: {
+    methodKind: "unary";
+    input: typeof ActivateFeatureRequestSchema;
+    output: typeof ActivateFeatureResponseSchema;
+  },
+  /**
+   * DeactivateFeature takes the grant of a feature from a license. Where the
+   * license has the feature by its terms too, it keeps it.
+   *
+   * Errors: NOT_FOUND `LICENSE_NOT_FOUND`, `FEATURE_NOT_FOUND`,
+   * `GRANT_NOT_FOUND`; ABORTED `ETAG_MISMATCH`; FAILED_PRECONDITION
+   * `TRANSITION_NOT_ALLOWED`, `FEATURE_IN_PLAN`.
+   *
+   * @generated from rpc licet.licensing.v1.LicensingService.DeactivateFeature
+   */
+  deactivateFeature: {
+    methodKind: "unary";
+    input: typeof DeactivateFeatureRequestSchema;
+    output: typeof DeactivateFeatureResponseSchema;
   },
   /**
    * SetPaymentStanding says what billing knows about the payment of a license.

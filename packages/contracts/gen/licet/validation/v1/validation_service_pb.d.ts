@@ -123,6 +123,35 @@ export declare type LicenseSummary = Message<"licet.validation.v1.LicenseSummary
 export declare const LicenseSummarySchema: GenMessage<LicenseSummary>;
 
 /**
+ * DecidingGrant is the grant by which the license that decided has the feature.
+ *
+ * @generated from message licet.validation.v1.DecidingGrant
+ */
+export declare type DecidingGrant = Message<"licet.validation.v1.DecidingGrant"> & {
+  /**
+   * When it ends (excluded); absent: with the license. Behind it the answer may
+   * be another one.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 1;
+   */
+  expiresAt?: Timestamp | undefined;
+
+  /**
+   * What the feature is set to for the license: a JSON object as text; empty:
+   * nothing.
+   *
+   * @generated from field: string configuration = 2;
+   */
+  configuration: string;
+};
+
+/**
+ * Describes the message licet.validation.v1.DecidingGrant.
+ * Use `create(DecidingGrantSchema)` to create a new message.
+ */
+export declare const DecidingGrantSchema: GenMessage<DecidingGrant>;
+
+/**
  * LimitViolation is a limit that a value of the context exceeds.
  *
  * @generated from message licet.validation.v1.LimitViolation
@@ -251,6 +280,15 @@ export declare type ValidateFeatureResponse = Message<"licet.validation.v1.Valid
    * @generated from field: bool degraded = 10;
    */
   degraded: boolean;
+
+  /**
+   * The grant that `license` has of the feature and that has not expired, also
+   * where its plan has the feature too; absent: there is none, or the answer is
+   * no.
+   *
+   * @generated from field: licet.validation.v1.DecidingGrant grant = 12;
+   */
+  grant?: DecidingGrant | undefined;
 };
 
 /**
