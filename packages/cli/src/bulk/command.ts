@@ -1,3 +1,4 @@
+import { once } from "node:events";
 import { createClient } from "@connectrpc/connect";
 import { BulkService } from "@licet/contracts/licet/licensing/v1/bulk_service_pb";
 import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
@@ -14,8 +15,8 @@ export interface Session {
   readonly progress: Progress;
   /** Aborts at Ctrl-C: what is under way is finished, nothing else is begun. */
   readonly signal: AbortSignal;
-  /** Writes to the standard output. */
-  print(text: string): void;
+  /** Writes to the standard output; resolves when it takes more. */
+  print(text: string | Uint8Array): Promise<void>;
 }
 
 /** A command that acts as a tenant. */
@@ -41,13 +42,17 @@ export async function runTenantCommand(command: TenantCommand, args: readonly st
   const channel = createChannel({ ...addressOf(url), credential });
   const stopping = new AbortController();
   process.once("SIGINT", () => stopping.abort(new Error("interrupted")));
+  // Whoever reads the output has seen enough, as in `| head`.
+  process.stdout.once("error", (error) => stopping.abort(error));
   const progress = createProgress(process.stderr);
   try {
     const session: Session = {
       ...clientsOf(channel),
       progress,
       signal: stopping.signal,
-      print: (text) => void process.stdout.write(text),
+      print: async (text) => {
+        if (!process.stdout.write(text)) await once(process.stdout, "drain", { signal: stopping.signal });
+      },
     };
     const done = await command.run(session, args);
     if (stopping.signal.aborted) return INTERRUPTED;

@@ -74,7 +74,7 @@ export const bulkCommand: TenantCommand = {
       if (action === "results") return showAll(session, id);
       if (action === "watch") return watch(session, id);
       const { operation } = await bulk.cancelBulkOperation({ requestId: newId(), operationId: id });
-      if (operation) session.print(report(operation));
+      if (operation) await session.print(report(operation));
       return operation?.status === BulkOperationStatus.CANCELLED;
     }
     const operation = await begin(session, action, values);
@@ -133,7 +133,7 @@ async function watch(session: Session, operationId: string): Promise<boolean> {
       patience.headway();
       if (operation && operation.status !== BulkOperationStatus.RUNNING) {
         progress.end();
-        session.print(report(operation));
+        await session.print(report(operation));
         await show(session, operationId, MAX_SHOWN);
         return operation.status === BulkOperationStatus.COMPLETED && operation.failed === 0n;
       }
@@ -188,12 +188,12 @@ async function show({ bulk, print, signal }: Session, operationId: string, most:
     });
     for (const result of page.results) {
       if (shown === most) {
-        print(`and more: licet bulk results ${operationId}\n`);
+        await print(`and more: licet bulk results ${operationId}\n`);
         return failures;
       }
       shown++;
       if (result.outcome === BulkOutcome.FAILED) failures++;
-      print(resultLines(result));
+      await print(resultLines(result));
     }
     pageToken = page.nextPageToken;
     if (pageToken === "") break;

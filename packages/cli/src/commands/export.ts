@@ -93,7 +93,7 @@ function standardOutput({ print }: Session): Sink {
     token: () => token,
     rows: () => rows,
     async write(data, next, more) {
-      print(Buffer.from(data).toString());
+      await print(data);
       token = next;
       rows += more;
     },

@@ -60,7 +60,7 @@ export const importCommand: TenantCommand = {
     if (!begun) throw new Error("the server answered without an import");
     const state = begun.status === ImportStatus.RUNNING ? await send(session, file, begun) : begun;
     session.progress.end();
-    session.print(report(state, begun.status !== ImportStatus.RUNNING));
+    await session.print(report(state, begun.status !== ImportStatus.RUNNING));
     if (values.errors !== undefined) await writeErrors(session, importId, values.errors);
     return state.status === ImportStatus.COMPLETED && state.failed === 0n;
   },

@@ -161,7 +161,7 @@ async function readAndApply<K extends RowKind>(
   idOf: (row: NumberedRow<K>) => string,
   apply: Apply<K>,
 ): Promise<RowResult[]> {
-  const columns = (work.settings as Import).columns;
+  const { columns } = work.settings;
   const results: RowResult[] = [];
   const rows: NumberedRow<K>[] = [];
   for (const part of raw) {

@@ -3,7 +3,7 @@ import type { Call } from "@licet/platform/rpc/call";
 import type { Transaction } from "kysely";
 import type { Context } from "../context.ts";
 import type { Row, RowKind } from "../rpc/convert-rows.ts";
-import type { ImportSettings, RowError, RowOutcome } from "../store/imports.ts";
+import type { Import, RowError, RowOutcome } from "../store/imports.ts";
 import type { DB } from "../store/schema.ts";
 
 /** A row with the line that it begins on. */
@@ -24,7 +24,7 @@ export interface Work {
   readonly ctx: Context;
   readonly tx: Transaction<DB>;
   readonly call: Call;
-  readonly settings: ImportSettings;
+  readonly settings: Import;
   readonly now: Date;
 }
 
