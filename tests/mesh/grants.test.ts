@@ -43,6 +43,8 @@ function licenseWith(granted: readonly Grant[], ended: boolean): License {
     decidedStatus: ended ? "revoked" : "active",
     statusReason: "",
     suspendedByBilling: false,
+    base: { features: ["c"], limits: [] },
+    addOns: [],
     features: ["c"],
     attributes: {},
     limits: [],

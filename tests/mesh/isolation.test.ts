@@ -4,6 +4,7 @@ import {
   type DescMethod,
   type DescMethodUnary,
   type Message,
+  type MessageInitShape,
   toJsonString,
 } from "@bufbuild/protobuf";
 import { createClient, type Transport } from "@connectrpc/connect";
@@ -12,7 +13,7 @@ import { InvoiceService } from "@licet/contracts/licet/billing/v1/invoice_servic
 import { ActivationService } from "@licet/contracts/licet/licensing/v1/activation_service_pb";
 import { BulkFormat, BulkKind } from "@licet/contracts/licet/licensing/v1/bulk_pb";
 import { BulkService } from "@licet/contracts/licet/licensing/v1/bulk_service_pb";
-import { KeyFormat } from "@licet/contracts/licet/licensing/v1/catalog_pb";
+import { type AddOnTermsSchema, KeyFormat } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
 import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
 import { KeyService } from "@licet/contracts/licet/licensing/v1/key_service_pb";
@@ -71,6 +72,8 @@ async function furnish(transport: Transport): Promise<Readonly<Record<string, un
     usagePrices: [{ metric: "m", unitPrice: { currency: "USD", decimal: "1" } }],
   };
   await catalog.createPlan({ requestId: newId(), product, plan, name: mark, terms });
+  const addOn = `add-on-${mark}`;
+  await catalog.createAddOn({ requestId: newId(), product, addOn, name: mark, terms: addOnTerms });
   const customers = createClient(CustomerService, transport);
   await customers.createCustomer({ requestId: newId(), customerId, name: mark, email });
   const licensing = createClient(LicensingService, transport);
@@ -79,6 +82,7 @@ async function furnish(transport: Transport): Promise<Readonly<Record<string, un
     customerId,
     product,
     plan,
+    addOns: [{ addOn, quantity: 1 }],
     key: { case: "issueKey", value: true },
   });
   const usage = createClient(UsageMeteringService, transport);
@@ -126,6 +130,7 @@ async function furnish(transport: Transport): Promise<Readonly<Record<string, un
     product,
     feature,
     plan,
+    addOn,
     customerId,
     email,
     event,
@@ -173,12 +178,18 @@ const everyMethod = services.flatMap((service) =>
     .map((method) => [`${service.typeName}/${method.name}`, method] as const),
 );
 
+const addOnTerms: MessageInitShape<typeof AddOnTermsSchema> = { offers: [{ pricing: { case: "free", value: true } }] };
+
 /** What fields mean here that ask for something else elsewhere by the same name. */
 function meantBy(method: DescMethod): Readonly<Record<string, unknown>> {
   if (method.parent === KeyService) return licenseKeyIds;
   if (method.parent !== CatalogService) return {};
   // A plan for one customer needs that customer, which whoever creates does not have yet.
-  return { updateMask: { paths: ["name"] }, ...(method.name === "CreatePlan" && { customerId: "" }) };
+  return {
+    updateMask: { paths: ["name"] },
+    ...(method.name === "CreatePlan" && { customerId: "" }),
+    ...(method.name.includes("AddOn") && { terms: addOnTerms }),
+  };
 }
 
 /** Calls a method as whoever owns the channel and returns the answer as JSON, with the content of its bytes. */
@@ -206,6 +217,8 @@ const victimsRows = async () => {
         "feature",
         "plan",
         "plan_version",
+        "add_on",
+        "add_on_version",
         "customer",
         "license",
         "license_history",

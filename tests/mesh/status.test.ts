@@ -45,6 +45,8 @@ const licenses = fc
       // Billing gives a grace for what is past due only.
       ...(unpaidGraceUntil && decidedStatus === "past_due" && { unpaidGraceUntil }),
       ...(cancelsAt && { cancellation: { at: cancelsAt, reason: "" } }),
+      base: { features: ["*"], limits: [] },
+      addOns: [],
       features: ["*"],
       limits: [],
       grants: [],

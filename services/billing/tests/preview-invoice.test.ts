@@ -1,7 +1,7 @@
 import { type MessageInitShape, toJson } from "@bufbuild/protobuf";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { beforeEach, describe, expect, test } from "@jest/globals";
-import { InvoiceSchema } from "@licet/contracts/licet/billing/v1/invoice_pb";
+import { InvoiceLineKind, InvoiceSchema } from "@licet/contracts/licet/billing/v1/invoice_pb";
 import type { PreviewInvoiceRequestSchema } from "@licet/contracts/licet/billing/v1/invoice_service_pb";
 import { Cycle } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
@@ -78,6 +78,45 @@ test("the standard plan's first month with 1,000 requests comes to USD 2,083.34 
     ],
     total: { currency: "USD", amountMinor: "208959" },
   });
+});
+
+test("add-ons are lines of their own: delta-foods' extra terabyte for USD 4,000 a year beside its plan", async () => {
+  const addOns = [
+    {
+      addOn: "extra-tb",
+      version: 1,
+      quantity: 1,
+      price: { currency: "USD", amountMinor: 400_000n },
+      priceCycle: Cycle.YEAR,
+    },
+    { addOn: "training", version: 1, quantity: 2 },
+  ];
+  harness.fakes.licenses.set("nile-brokers", [license({ addOns })]);
+  const { lines: all, total } = await preview();
+  expect(
+    all.map(({ kind, addOn, quantity, unitPrice, amount }) => [
+      kind,
+      addOn,
+      quantity,
+      unitPrice?.decimal,
+      amount?.amountMinor,
+    ]),
+  ).toEqual([
+    [InvoiceLineKind.BASE, "", "1", "2083.34", 208_334n],
+    [InvoiceLineKind.ADD_ON, "extra-tb", "1", "333.34", 33_334n],
+  ]);
+  expect(total?.amountMinor).toBe(241_668n);
+  expect((await preview(year)).total?.amountMinor).toBe(2_900_000n);
+});
+
+test("a license whose plan is free is billed for its add-ons; a price of an unknown cycle is no guess", async () => {
+  harness.fakes.plans.set("trading/standard/1", {});
+  const held = { addOn: "extra-tb", version: 1, quantity: 2, price: { currency: "USD", amountMinor: 400_000n } };
+  const free = (priceCycle: Cycle) => license({ billingCycle: Cycle.UNSPECIFIED, addOns: [{ ...held, priceCycle }] });
+  harness.fakes.licenses.set("nile-brokers", [free(Cycle.YEAR)]);
+  expect(await lines()).toEqual(["1 2026-11-01 base 800000"]);
+  harness.fakes.licenses.set("nile-brokers", [free(Cycle.UNSPECIFIED)]);
+  await expect(preview()).rejects.toMatchObject({ code: "INTERNAL" });
 });
 
 describe("the period", () => {

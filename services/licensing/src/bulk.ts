@@ -159,7 +159,7 @@ function decisionOf(tx: Transaction<DB>, tenant: string, operation: BulkOperatio
       return renewing(tx, tenant, wanted.end);
     case "migrate":
       return (license, now) => {
-        const seats = wanted.keepSeats && license.seats !== undefined ? { seats: license.seats } : {};
+        const seats = wanted.keepSeats && license.base.seats !== undefined ? { seats: license.base.seats } : {};
         return changingPlan(tx, tenant, { ...wanted, ...seats })(license, now);
       };
   }

@@ -1,5 +1,7 @@
 import { LicenseChangeCause } from "@licet/contracts/licet/licensing/v1/licensing_events_pb";
 import type { Transaction } from "kysely";
+import { addOnsOnPlan } from "./add-ons.ts";
+import type { AddOnOrder } from "./domain/add-on.ts";
 import * as lifecycle from "./domain/lifecycle.ts";
 import type { Cycle } from "./domain/terms.ts";
 import type { Decide } from "./lifecycle.ts";
@@ -31,19 +33,24 @@ export function renewing(tx: Transaction<DB>, tenant: string, end: lifecycle.New
   };
 }
 
-/** Puts a license on another plan version of its product; the latest when `planVersion` is 0. */
-export function changingPlan(
-  tx: Transaction<DB>,
-  tenant: string,
-  wanted: {
-    readonly plan: string;
-    readonly planVersion: number;
-    readonly seats?: number;
-    readonly billingCycle?: Cycle;
-  },
-): Decide {
+/** Which plan version a license is to get. */
+export interface WantedPlan {
+  readonly plan: string;
+  /** The latest when 0. */
+  readonly planVersion: number;
+  /** Without those of add-ons; the plan's when absent. */
+  readonly seats?: number;
+  readonly billingCycle?: Cycle;
+  /** All the add-ons that it is to hold; those that it holds when absent. */
+  readonly orders?: readonly AddOnOrder[];
+}
+
+/** Puts a license on another plan version of its product. */
+export function changingPlan(tx: Transaction<DB>, tenant: string, { orders, ...wanted }: WantedPlan): Decide {
   return async (license, now) => {
     const plan = await getPlan(tx, tenant, license.product, wanted.plan, wanted.planVersion);
-    return { cause: LicenseChangeCause.PLAN_CHANGED, license: lifecycle.changePlan(license, plan, wanted, now) };
+    const addOns = await addOnsOnPlan(tx, tenant, license, plan, orders);
+    const changed = lifecycle.changePlan(license, plan, { ...wanted, addOns }, now);
+    return { cause: LicenseChangeCause.PLAN_CHANGED, license: changed };
   };
 }

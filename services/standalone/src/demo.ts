@@ -1,5 +1,6 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import {
+  type AddOnTermsSchema,
   Cycle,
   Enforcement,
   KeyFormat,
@@ -30,6 +31,8 @@ export interface DemoProduct {
   /** Features that suspended and expired licenses keep for reducing what is open. */
   readonly reduceOnly?: readonly string[];
   readonly plans: readonly DemoPlan[];
+  /** Add-ons to the plans; none when absent. */
+  readonly addOns?: readonly DemoAddOn[];
 }
 
 /** A plan with its first version. */
@@ -37,6 +40,13 @@ export interface DemoPlan {
   readonly plan: string;
   readonly name: string;
   readonly terms: MessageInitShape<typeof PlanTermsSchema>;
+}
+
+/** An add-on with its first version. */
+export interface DemoAddOn {
+  readonly addOn: string;
+  readonly name: string;
+  readonly terms: MessageInitShape<typeof AddOnTermsSchema>;
 }
 
 /** A customer with its licenses and usage. */
@@ -58,6 +68,8 @@ export interface DemoLicense {
   /** When it begins and ends; the plan's term when no end is given. */
   readonly valid: (today: Date) => { from: Date; until?: Date };
   readonly billingCycle?: Cycle;
+  /** How many units of which add-ons it holds; none when absent. */
+  readonly addOns?: readonly { readonly addOn: string; readonly quantity: number }[];
   /** `new` for a license key of its own, or the id of an earlier license whose key it comes under. */
   readonly key?: string;
   /** Why it is suspended right after it began. */
@@ -104,11 +116,21 @@ function limit(metric: string, window: LimitWindow, maximum?: number) {
   return maximum === undefined ? { metric, window } : { metric, window, maximum: BigInt(maximum) };
 }
 
+function usd(dollars: number) {
+  return { currency: "USD", amountMinor: BigInt(Math.round(dollars * 100)) };
+}
+
 function yearly(dollars: number) {
-  return {
-    price: { currency: "USD", amountMinor: BigInt(Math.round(dollars * 100)) },
-    priceCycle: Cycle.YEAR,
-  };
+  return { price: usd(dollars), priceCycle: Cycle.YEAR };
+}
+
+/** That an add-on can be had with a plan: for so many dollars a year, or for what is agreed. */
+function offer(plan: string, dollars: number | "agreed") {
+  const pricing =
+    dollars === "agreed"
+      ? ({ case: "agreed", value: true } as const)
+      : ({ case: "price", value: usd(dollars) } as const);
+  return { plan, pricing, priceCycle: Cycle.YEAR };
 }
 
 const trading: DemoProduct = {
@@ -136,6 +158,12 @@ const trading: DemoProduct = {
     zakat_calculation: "Zakat calculation",
     halal_screening: "Halal screening",
     middle_east_access: "Middle East exchanges",
+    exchange_binance: "Binance (BINANCE)",
+    exchange_coinbase: "Coinbase (COINBASE)",
+    exchange_kraken: "Kraken (KRAKEN)",
+    exchange_egx: "Egyptian Exchange (EGX)",
+    exchange_adx: "Abu Dhabi Securities Exchange (ADX)",
+    exchange_tadawul: "Saudi Exchange (TADAWUL)",
   },
   // Who may not trade any more may still close what is open.
   reduceOnly: ["basic_trading"],
@@ -146,7 +174,8 @@ const trading: DemoProduct = {
       terms: {
         type: LicenseType.TRIAL,
         termDays: 30,
-        features: ["basic_trading"],
+        features: ["basic_trading", "exchange_binance"],
+        attributes: { support: "community", webhooks: "none" },
         limits: [
           limit("users", GAUGE, 5),
           limit("orders", PER_SECOND, 10),
@@ -163,7 +192,8 @@ const trading: DemoProduct = {
       terms: {
         type: LicenseType.STANDARD,
         ...yearly(25_000),
-        features: ["basic_trading", "advanced_orders"],
+        features: ["basic_trading", "advanced_orders", "exchange_binance", "exchange_coinbase", "exchange_kraken"],
+        attributes: { support: "standard", webhooks: "none" },
         grantableFeatures: ["egx_access", "adx_access", "crypto_trading", "forex_trading", "api_access"],
         limits: [
           limit("users", GAUGE, 50),
@@ -190,12 +220,47 @@ const trading: DemoProduct = {
         type: LicenseType.ENTERPRISE,
         ...yearly(50_000),
         features: ["*"],
+        attributes: { support: "premium", webhooks: "yes", dedicated_manager: "yes", aaoifi: "full" },
         limits: [
           limit("users", GAUGE),
           limit("orders", PER_SECOND, 100_000),
           limit("api_calls", PER_DAY),
           limit("api_calls", PER_SECOND, 1_000),
         ],
+      },
+    },
+  ],
+  addOns: [
+    {
+      addOn: "middle-east",
+      name: "Middle East exchanges",
+      terms: {
+        features: [
+          "middle_east_access",
+          "egx_access",
+          "adx_access",
+          "exchange_egx",
+          "exchange_adx",
+          "exchange_tadawul",
+        ],
+        offers: [offer("standard", 15_000)],
+        maxQuantity: 1,
+      },
+    },
+    {
+      addOn: "islamic-finance",
+      name: "Islamic finance",
+      terms: {
+        features: [
+          "islamic_finance",
+          "sukuk_trading",
+          "islamic_funds",
+          "sharia_compliance",
+          "zakat_calculation",
+          "halal_screening",
+        ],
+        offers: [offer("standard", 10_000)],
+        maxQuantity: 1,
       },
     },
   ],
@@ -434,14 +499,6 @@ const platformFeatures = {
   advanced_analytics: "Advanced analytics",
   custom_models: "Custom models",
   white_labeling: "White labeling",
-  model_small: "Small model",
-  model_medium: "Medium model",
-  model_large: "Large model",
-  integrations_limited: "Limited integrations",
-  integrations_full: "Full integrations",
-  email_support: "E-mail support",
-  priority_support: "Priority support",
-  dedicated_support: "Dedicated support",
 };
 
 const localmind: DemoTenant = {
@@ -460,7 +517,14 @@ const localmind: DemoTenant = {
           terms: {
             type: LicenseType.STANDARD,
             ...yearly(30_000),
-            features: ["basic_analytics", "model_small", "email_support"],
+            features: ["basic_analytics"],
+            attributes: {
+              model_size: "small",
+              support: "e-mail",
+              sla: "best effort",
+              trainings: "self-service",
+              integrations: "none",
+            },
             limits: [limit("analysts", GAUGE, 5), softTerabytes(1), limit("api_calls", PER_MONTH, 10_000)],
           },
         },
@@ -470,15 +534,14 @@ const localmind: DemoTenant = {
           terms: {
             type: LicenseType.STANDARD,
             ...yearly(60_000),
-            features: [
-              "basic_analytics",
-              "advanced_analytics",
-              "custom_models",
-              "model_small",
-              "model_medium",
-              "integrations_limited",
-              "priority_support",
-            ],
+            features: ["basic_analytics", "advanced_analytics", "custom_models"],
+            attributes: {
+              model_size: "medium",
+              support: "priority",
+              sla: "99.5 %",
+              trainings: "2",
+              integrations: "limited",
+            },
             limits: [limit("analysts", GAUGE, 10), softTerabytes(3), limit("api_calls", PER_MONTH, 50_000)],
           },
         },
@@ -489,7 +552,24 @@ const localmind: DemoTenant = {
             type: LicenseType.ENTERPRISE,
             ...yearly(120_000),
             features: ["*"],
+            attributes: {
+              model_size: "large",
+              support: "dedicated",
+              sla: "99.9 %",
+              trainings: "unlimited",
+              integrations: "full",
+            },
             limits: [limit("analysts", GAUGE), softTerabytes(5), limit("api_calls", PER_MONTH)],
+          },
+        },
+      ],
+      addOns: [
+        {
+          addOn: "extra-tb",
+          name: "1 TB more",
+          terms: {
+            limits: [{ metric: "data_volume_tb", window: GAUGE, perUnit: 1n }],
+            offers: [offer("starter", 5_000), offer("professional", 4_000), offer("enterprise", "agreed")],
           },
         },
       ],
@@ -502,7 +582,15 @@ const localmind: DemoTenant = {
       email: "it@delta-foods.example",
       industry: "food",
       employeeCount: 3_200,
-      licenses: [{ licenseId: demoId(31), product: "platform", plan: "professional", valid: startedDaysAgo(180) }],
+      licenses: [
+        {
+          licenseId: demoId(31),
+          product: "platform",
+          plan: "professional",
+          valid: startedDaysAgo(180),
+          addOns: [{ addOn: "extra-tb", quantity: 1 }],
+        },
+      ],
       usage: [
         { metric: "api_calls", licenseId: demoId(31), days: daysBack(USAGE_DAYS), typical: 1_500 },
         // 85 days of 0.04 TB are 3.4 TB.
@@ -601,7 +689,7 @@ const nectar: DemoTenant = {
   ],
 };
 
-/** Above it the license goes on; the surplus is billed by the terabyte once add-ons exist. */
+/** Above it the license goes on, and the violation is told; more can be had by the add-on `extra-tb`. */
 function softTerabytes(maximum: number) {
   return { ...limit("data_volume_tb", GAUGE, maximum), enforcement: Enforcement.SOFT };
 }

@@ -99,6 +99,9 @@ async function createProduct(transport: ReturnType<Insider>, demo: DemoProduct):
   for (const plan of demo.plans) {
     await once(catalog.createPlan({ requestId: `demo-${product}-${plan.plan}`, product, ...plan }));
   }
+  for (const addOn of demo.addOns ?? []) {
+    await once(catalog.createAddOn({ requestId: `demo-${product}-${addOn.addOn}`, product, ...addOn }));
+  }
 }
 
 async function createCustomer(transport: ReturnType<Insider>, demo: DemoCustomer, now: Date): Promise<void> {
@@ -112,7 +115,7 @@ async function createCustomer(transport: ReturnType<Insider>, demo: DemoCustomer
 async function provision(
   transport: ReturnType<Insider>,
   customerId: string,
-  { licenseId, product, plan, valid, billingCycle, key, suspendedFor }: DemoLicense,
+  { licenseId, product, plan, valid, billingCycle, addOns = [], key, suspendedFor }: DemoLicense,
   now: Date,
 ): Promise<void> {
   const licenses = createClient(LicensingService, transport);
@@ -125,6 +128,7 @@ async function provision(
       customerId,
       product,
       plan,
+      addOns: [...addOns],
       validFrom: timestampFromDate(from),
       ...(until && { validUntil: timestampFromDate(until) }),
       ...(billingCycle !== undefined && { billingCycle }),

@@ -1,10 +1,10 @@
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import type { CallOptions } from "@connectrpc/connect";
 import { type Plan, Cycle as WireCycle } from "@licet/contracts/licet/licensing/v1/catalog_pb";
-import type { License } from "@licet/contracts/licet/licensing/v1/license_pb";
+import type { License, LicenseAddOn } from "@licet/contracts/licet/licensing/v1/license_pb";
 import type { Call } from "@licet/platform/rpc/call";
 import type { Context } from "../context.ts";
-import type { Cycle, PricedLicense, Prices } from "../domain/pricing.ts";
+import type { Cycle, PricedAddOn, PricedLicense, Prices } from "../domain/pricing.ts";
 import { askingFailed } from "../errors.ts";
 import { onBehalfOf } from "./call-options.ts";
 import { inParallel } from "./parallel.ts";
@@ -87,20 +87,32 @@ function toPrices({ plan, name, terms }: Plan): Prices {
 
 function pricedLicense(license: License, prices: Prices | undefined): PricedLicense | undefined {
   const { licenseId, product, validFrom, validUntil, endedAt, billingCycle } = license;
-  if (prices === undefined || (prices.base === undefined && prices.usage.length === 0)) return undefined;
+  if (prices === undefined) return undefined;
+  const addOns = license.addOns.flatMap((held) => pricedAddOn(license, held) ?? []);
+  if (prices.base === undefined && prices.usage.length === 0 && addOns.length === 0) return undefined;
   if (validFrom === undefined) throw new Error(`license ${licenseId} has no valid_from`);
   const ends = [validUntil, endedAt].flatMap((time) => (time === undefined ? [] : timestampDate(time).getTime()));
   return {
     licenseId,
     product,
     prices,
+    addOns,
     validFrom: timestampDate(validFrom),
     endsAt: ends.length === 0 ? undefined : new Date(Math.min(...ends)),
     billingCycle:
-      billingCycle === WireCycle.UNSPECIFIED
-        ? (prices.base?.cycle ?? "month")
-        : toCycle(billingCycle, `the billing of license ${licenseId}`),
+      billingCycle === WireCycle.UNSPECIFIED ? undefined : toCycle(billingCycle, `the billing of license ${licenseId}`),
   };
+}
+
+/** Units that cost something; what they cost was settled when they were sold, and stands on the license. */
+function pricedAddOn(
+  { licenseId }: License,
+  { addOn, quantity, price, priceCycle }: LicenseAddOn,
+): PricedAddOn | undefined {
+  if (price === undefined) return undefined;
+  const { currency, amountMinor } = price;
+  const cycle = toCycle(priceCycle, `add-on ${addOn} of license ${licenseId}`);
+  return { addOn, quantity, price: { currency, amountMinor, cycle } };
 }
 
 /** A cycle that only a newer licensing service knows must not be billed as another one. */

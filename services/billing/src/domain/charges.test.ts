@@ -1,21 +1,31 @@
 import { describe, expect, test } from "@jest/globals";
+import Big from "big.js";
 import fc from "fast-check";
 import { addMonths } from "./calendar.ts";
 import { type Charge, chargesIn, inOneCurrency } from "./charges.ts";
-import type { PricedLicense, Prices } from "./pricing.ts";
+import { invoiceLines } from "./invoice.ts";
+import type { PricedAddOn, PricedLicense, Prices } from "./pricing.ts";
 import { license, period, standard } from "./testing.ts";
 
 const eternity = period("2020-01-01", "2040-01-01");
 const isoDay = (time: Date) => time.toISOString().slice(0, 10);
 
-/** Base charges as `start amount`, usage charges as `start metric`. */
+/** Base charges as `start amount`, those of add-ons as `start quantity add-on amount`, usage charges as `start metric`. */
 function told(charges: readonly Charge[]): string[] {
-  return charges.map((charge) =>
-    charge.kind === "base"
-      ? `${isoDay(charge.span.start)} ${charge.price.amountMinor}`
-      : `${isoDay(charge.span.start)} ${charge.price.metric}`,
-  );
+  return charges.map((charge) => {
+    const start = isoDay(charge.span.start);
+    if (charge.kind === "base") return `${start} ${charge.price.amountMinor}`;
+    if (charge.kind === "usage") return `${start} ${charge.price.metric}`;
+    return `${start} ${charge.quantity} ${charge.addOn} ${charge.price.amountMinor}`;
+  });
 }
+
+/** Units of `tb` at USD 4,000.00 a year or another price. */
+const terabytes = (quantity: number, amountMinor = 400_000n, cycle: "month" | "year" = "year"): PricedAddOn => ({
+  addOn: "tb",
+  quantity,
+  price: { currency: "USD", amountMinor, cycle },
+});
 
 const baseOnly = (base: Prices["base"]): Prices => ({ ...standard, base, usage: [] });
 
@@ -53,6 +63,31 @@ describe("chargesIn", () => {
     expect(told(chargesIn([monthly], eternity))).toEqual(["2026-11-22 9900", "2026-12-22 9900"]);
   });
 
+  test("add-ons come between base and use, in the base's rhythm; a monthly price each month", () => {
+    const addOns = [terabytes(2), terabytes(1, 900n, "month")];
+    const monthly = license({ addOns });
+    expect(told(chargesIn([monthly], period("2027-03-01", "2027-04-01")))).toEqual([
+      "2027-03-22 208333",
+      "2027-03-22 2 tb 33333",
+      "2027-03-22 1 tb 900",
+      "2027-03-22 exchange_requests",
+    ]);
+    const yearly = license({ addOns, billingCycle: "year", prices: baseOnly(standard.base), endsAt: undefined });
+    expect(told(chargesIn([yearly], period("2027-10-01", "2027-12-01")))).toEqual([
+      "2027-11-22 2500000",
+      "2027-10-22 1 tb 900",
+      "2027-11-22 2 tb 400000",
+      "2027-11-22 1 tb 900",
+    ]);
+  });
+
+  test("with a plan that costs nothing, add-ons are billed in their own cycle", () => {
+    const free = { prices: baseOnly(undefined), billingCycle: undefined };
+    const charges = chargesIn([license({ ...free, addOns: [terabytes(1), terabytes(3, 5n, "month")] })], eternity);
+    expect(told(charges).filter((line) => line.endsWith("400000"))).toEqual(["2026-11-22 1 tb 400000"]);
+    expect(charges).toHaveLength(13);
+  });
+
   test("a plan that prices use only", () => {
     const charges = chargesIn(
       [license({ prices: { ...standard, base: undefined } })],
@@ -79,7 +114,7 @@ describe("for every price and license", () => {
     max: new Date("2028-01-01T00:00:00Z"),
     noInvalidDate: true,
   });
-  const amounts = fc.bigInt({ min: 0n, max: 10n ** 15n });
+  const amounts = fc.bigInt({ min: 0n, max: 10n ** 12n });
   const yearlyPrice = (amountMinor: bigint) => baseOnly({ currency: "USD", amountMinor, cycle: "year" });
   const sum = (charges: readonly Charge[]) =>
     charges.reduce((total, charge) => (charge.kind === "base" ? total + charge.price.amountMinor : total), 0n);
@@ -96,11 +131,28 @@ describe("for every price and license", () => {
     );
   });
 
+  test("each unit of an add-on costs the same billed monthly and yearly, whatever their number", () => {
+    fc.assert(
+      fc.property(days, amounts, fc.integer({ min: 1, max: 1_000_000 }), (validFrom, amountMinor, quantity) => {
+        const endsAt = addMonths(validFrom, 12);
+        const held = { validFrom, endsAt, prices: baseOnly(undefined), addOns: [terabytes(quantity, amountMinor)] };
+        for (const billingCycle of ["month", "year"] as const) {
+          const lines = invoiceLines(chargesIn([license({ ...held, billingCycle })], eternity), () => Big(0));
+          expect(lines.map((line) => line.quantity)).toEqual(lines.map(() => `${quantity}`));
+          expect(lines.reduce((total, { amount }) => total + amount.amountMinor, 0n)).toBe(
+            BigInt(quantity) * amountMinor,
+          );
+        }
+      }),
+    );
+  });
+
   test("each charge falls into exactly one of the periods that time is cut into", () => {
     const licenses = fc.record({
       validFrom: days,
       endsAt: fc.option(days, { nil: undefined }),
-      billingCycle: fc.constantFrom<"month" | "year">("month", "year"),
+      billingCycle: fc.constantFrom("month" as const, "year" as const, undefined),
+      addOns: fc.constantFrom([], [terabytes(1)], [terabytes(2), terabytes(1, 5n, "month")]),
     });
     fc.assert(
       fc.property(licenses, days, days, days, (one, ...cuts) => {

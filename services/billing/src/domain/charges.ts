@@ -3,7 +3,7 @@ import { failure } from "../errors.ts";
 import { type BillingMonth, monthStart, monthsStartingIn } from "./billing-months.ts";
 import type { Period } from "./calendar.ts";
 import { type Money, monthlyPart } from "./money.ts";
-import type { PricedLicense, UsagePrice } from "./pricing.ts";
+import type { Cycle, PricedAddOn, PricedLicense, UsagePrice } from "./pricing.ts";
 
 /** A part of a license's base price that falls due. */
 export interface BaseCharge {
@@ -11,6 +11,18 @@ export interface BaseCharge {
   readonly license: PricedLicense;
   /** What it pays for, in advance. */
   readonly span: Period;
+  readonly price: Money;
+}
+
+/** Units of an add-on that fall due. */
+export interface AddOnCharge {
+  readonly kind: "add_on";
+  readonly license: PricedLicense;
+  /** What they pay for, in advance. */
+  readonly span: Period;
+  readonly addOn: string;
+  readonly quantity: number;
+  /** Of one unit. */
   readonly price: Money;
 }
 
@@ -22,15 +34,15 @@ export interface UsageCharge {
   readonly price: UsagePrice;
 }
 
-/** What falls due once: a base price, or the use of a month. */
-export type Charge = BaseCharge | UsageCharge;
+/** What falls due once: a base price, units of an add-on, or the use of a month. */
+export type Charge = BaseCharge | AddOnCharge | UsageCharge;
 
 /**
  * What falls due in a period: of each license the base price of the months that start in it, or of the years where it is
- * billed by the year, and the use in each month that starts in it. Whatever the periods are into which time is cut, each
+ * billed by the year, the units of its add-ons likewise, and the use in each month that starts in it. Whatever the periods are into which time is cut, each
  * charge falls into exactly one.
  *
- * @returns in the order of the licenses, base before usage, by time
+ * @returns in the order of the licenses, base before add-ons before usage, by time
  */
 export function chargesIn(licenses: readonly PricedLicense[], period: Period): Charge[] {
   return licenses.flatMap((license) => {
@@ -38,22 +50,35 @@ export function chargesIn(licenses: readonly PricedLicense[], period: Period): C
     const usage = months.flatMap((span) =>
       license.prices.usage.map((price): UsageCharge => ({ kind: "usage", license, span, price })),
     );
-    return [...months.flatMap((month) => baseCharge(license, month) ?? []), ...usage];
+    const addOns = months.flatMap((month) => license.addOns.flatMap((held) => addOnCharge(license, held, month) ?? []));
+    return [...months.flatMap((month) => baseCharge(license, month) ?? []), ...addOns, ...usage];
   });
 }
 
 function baseCharge(license: PricedLicense, month: BillingMonth): BaseCharge | undefined {
-  const { billingCycle, prices } = license;
-  if (prices.base === undefined) return undefined;
-  const { cycle, ...price } = prices.base;
-  if (cycle === "month") return { kind: "base", license, span: month, price };
-  if (billingCycle === "month") {
-    const part = { currency: price.currency, amountMinor: monthlyPart(price.amountMinor, month.index) };
-    return { kind: "base", license, span: month, price: part };
+  const due = license.prices.base && dueIn(license, license.prices.base, month);
+  return due && { kind: "base", license, ...due };
+}
+
+/** A yearly price that is billed in months is divided for each unit, so that a unit costs the same whatever their number. */
+function addOnCharge(license: PricedLicense, held: PricedAddOn, month: BillingMonth): AddOnCharge | undefined {
+  const { addOn, quantity, price } = held;
+  const due = dueIn(license, price, month);
+  return due && { kind: "add_on", license, addOn, quantity, ...due };
+}
+
+/** What of a recurring price falls due with a month, and the span that it is for; undefined: nothing. */
+function dueIn(
+  license: PricedLicense,
+  { cycle, ...price }: Money & { readonly cycle: Cycle },
+  month: BillingMonth,
+): { span: Period; price: Money } | undefined {
+  if (cycle === "month") return { span: month, price };
+  if ((license.billingCycle ?? cycle) === "month") {
+    return { span: month, price: { ...price, amountMinor: monthlyPart(price.amountMinor, month.index) } };
   }
   if (month.index % 12 !== 0) return undefined;
-  const span = { start: month.start, end: monthStart(license, month.index + 12) };
-  return { kind: "base", license, span, price };
+  return { span: { start: month.start, end: monthStart(license, month.index + 12) }, price };
 }
 
 /**

@@ -22,6 +22,7 @@ test("1,000 requests, 500 of them included, cost USD 6.25 beside the month's par
       description: "Standard of trading",
       span: expect.objectContaining(period("2026-11-22", "2026-12-22")),
       metric: undefined,
+      addOn: undefined,
       quantity: "1",
       included: "0",
       billable: "1",
@@ -34,6 +35,7 @@ test("1,000 requests, 500 of them included, cost USD 6.25 beside the month's par
       description: "exchange_requests: 1000 used, 500 included",
       span: expect.objectContaining(period("2026-11-22", "2026-12-22")),
       metric: "exchange_requests",
+      addOn: undefined,
       quantity: "1000",
       included: "500",
       billable: "500",
@@ -42,6 +44,28 @@ test("1,000 requests, 500 of them included, cost USD 6.25 beside the month's par
     },
   ]);
   expect(totalOf(lines, "USD")).toEqual({ currency: "USD", amountMinor: 208_959n });
+});
+
+test("units of an add-on are whole units times the price; a month's part is that of one unit", () => {
+  const price = { currency: "USD", amountMinor: 400_000n, cycle: "year" as const };
+  const held = license({ prices: { ...standard, usage: [] }, addOns: [{ addOn: "tb", quantity: 3, price }] });
+  const [, line] = invoiceLines(chargesIn([held], november), () => Big(0));
+  expect(line).toMatchObject({
+    kind: "add_on",
+    description: "tb with Standard of trading",
+    addOn: "tb",
+    quantity: "3",
+    included: "0",
+    billable: "3",
+    unitPrice: "333.34",
+    amount: { currency: "USD", amountMinor: 100_002n },
+  });
+});
+
+test("units of an add-on that come to more than an amount can be are refused", () => {
+  const price = { currency: "USD", amountMinor: 2n ** 62n, cycle: "month" as const };
+  const charges = chargesIn([license({ addOns: [{ addOn: "tb", quantity: 2, price }] })], november);
+  expect(() => invoiceLines(charges, () => Big(0))).toThrow("add-on tb of license l1");
 });
 
 describe("a usage line", () => {

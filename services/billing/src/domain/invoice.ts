@@ -1,19 +1,21 @@
 import Big from "big.js";
 import { failure } from "../errors.ts";
 import type { Period } from "./calendar.ts";
-import type { BaseCharge, Charge, UsageCharge } from "./charges.ts";
+import type { AddOnCharge, BaseCharge, Charge, UsageCharge } from "./charges.ts";
 import { MAX_AMOUNT_MINOR, type Money, toMajor, toMinor } from "./money.ts";
 import type { PricedLicense } from "./pricing.ts";
 import type { QuantityOf } from "./usage.ts";
 
 /** One charge of an invoice. All quantities and prices are decimals. */
 export interface InvoiceLine {
-  readonly kind: "base" | "usage";
+  readonly kind: Charge["kind"];
   readonly license: PricedLicense;
   readonly description: string;
   readonly span: Period;
-  /** Undefined for base lines. */
+  /** Of usage lines. */
   readonly metric: string | undefined;
+  /** Of add-on lines. */
+  readonly addOn: string | undefined;
   readonly quantity: string;
   readonly included: string;
   /** Quantity less included, at least 0. */
@@ -25,7 +27,7 @@ export interface InvoiceLine {
 }
 
 /**
- * The lines of an invoice: one for each base charge, one for each usage charge of which anything was used, also when all
+ * The lines of an invoice: one for each charge of a base price or an add-on, one for each usage charge of which anything was used, also when all
  * of it is included.
  *
  * @throws ServiceError FAILED_PRECONDITION `AMOUNT_TOO_LARGE`
@@ -33,6 +35,7 @@ export interface InvoiceLine {
 export function invoiceLines(charges: readonly Charge[], quantityOf: QuantityOf): InvoiceLine[] {
   return charges.flatMap((charge) => {
     if (charge.kind === "base") return baseLine(charge);
+    if (charge.kind === "add_on") return addOnLine(charge);
     const quantity = quantityOf(charge);
     return quantity.gt(0) ? usageLine(charge, quantity) : [];
   });
@@ -46,11 +49,34 @@ function baseLine({ kind, license, span, price }: BaseCharge): InvoiceLine {
     description: `${planName || plan} of ${license.product}`,
     span,
     metric: undefined,
+    addOn: undefined,
     quantity: "1",
     included: "0",
     billable: "1",
     unitPrice: toMajor(price),
     amount: price,
+  };
+}
+
+function addOnLine({ kind, license, span, addOn, quantity, price }: AddOnCharge): InvoiceLine {
+  const { currency } = price;
+  const amountMinor = BigInt(quantity) * price.amountMinor;
+  if (amountMinor > MAX_AMOUNT_MINOR) {
+    throw tooLarge(`add-on ${addOn} of license ${license.licenseId}`, amountMinor, currency);
+  }
+  const { plan, planName } = license.prices;
+  return {
+    kind,
+    license,
+    description: `${addOn} with ${planName || plan} of ${license.product}`,
+    span,
+    metric: undefined,
+    addOn,
+    quantity: `${quantity}`,
+    included: "0",
+    billable: `${quantity}`,
+    unitPrice: toMajor(price),
+    amount: { currency, amountMinor },
   };
 }
 
@@ -68,6 +94,7 @@ function usageLine({ kind, license, span, price }: UsageCharge, quantity: Big): 
     description: `${metric}: ${quantity.toFixed()} used, ${included.toFixed()} included`,
     span,
     metric,
+    addOn: undefined,
     quantity: quantity.toFixed(),
     included: included.toFixed(),
     billable: billable.toFixed(),

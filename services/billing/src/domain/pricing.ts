@@ -27,11 +27,24 @@ export interface Prices {
   readonly usage: readonly UsagePrice[];
 }
 
+/** Units of an add-on that a license holds. */
+export interface PricedAddOn {
+  /** The add-on's code. */
+  readonly addOn: string;
+  readonly quantity: number;
+  /** Of one unit, for one cycle. */
+  readonly price: Money & { readonly cycle: Cycle };
+}
+
 /** A license with what it costs. Bare licenses and those of free plans cost nothing and are none. */
 export interface PricedLicense extends BilledTime {
   readonly licenseId: string;
   readonly product: string;
   readonly prices: Prices;
-  /** How often the base price is billed; only a price for a year may be billed in another cycle than its own. */
-  readonly billingCycle: Cycle;
+  /** Those that cost something, in the order of the license. */
+  readonly addOns: readonly PricedAddOn[];
+  /**
+   * How often prices are billed; undefined: each in its own cycle. Only a price for a year may be billed in another one.
+   */
+  readonly billingCycle: Cycle | undefined;
 }

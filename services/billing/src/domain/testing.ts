@@ -14,6 +14,7 @@ export function license(overrides: Partial<PricedLicense> = {}): PricedLicense {
     licenseId: "l1",
     product: "trading",
     prices: standard,
+    addOns: [],
     validFrom: new Date("2026-11-22T10:00:00Z"),
     endsAt: new Date("2027-11-22T10:00:00Z"),
     billingCycle: "month",

@@ -51,10 +51,16 @@ export function invoiceToProto(invoice: {
   };
 }
 
+const kinds: Readonly<Record<InvoiceLine["kind"], InvoiceLineKind>> = {
+  base: InvoiceLineKind.BASE,
+  add_on: InvoiceLineKind.ADD_ON,
+  usage: InvoiceLineKind.USAGE,
+};
+
 function lineToProto(line: InvoiceLine): MessageInitShape<typeof InvoiceLineSchema> {
-  const { kind, license, description, span, metric, amount } = line;
+  const { kind, license, description, span, metric, addOn, amount } = line;
   return {
-    kind: kind === "base" ? InvoiceLineKind.BASE : InvoiceLineKind.USAGE,
+    kind: kinds[kind],
     licenseId: license.licenseId,
     product: license.product,
     plan: license.prices.plan,
@@ -62,6 +68,7 @@ function lineToProto(line: InvoiceLine): MessageInitShape<typeof InvoiceLineSche
     serviceStart: timestampFromDate(span.start),
     serviceEnd: timestampFromDate(span.end),
     metric: metric ?? "",
+    addOn: addOn ?? "",
     quantity: line.quantity,
     includedQuantity: line.included,
     billableQuantity: line.billable,

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "@jest/globals";
+import { withAddOns } from "./effective-terms.ts";
 import { decideKey, type KeyFacts } from "./key-decision.ts";
 import type { License } from "./license.ts";
 import {
@@ -36,8 +37,7 @@ const license: License = {
   autoRenew: false,
   revision: 1n,
   statusReason: "",
-  features: ["*"],
-  limits: [],
+  ...withAddOns({ features: ["*"], limits: [] }, []),
   grants: [],
   validFrom: before,
   graceDays: 3,

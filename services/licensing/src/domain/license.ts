@@ -1,3 +1,5 @@
+import type { HeldAddOn } from "./add-on.ts";
+import type { GivenTerms } from "./effective-terms.ts";
 import type { Grant } from "./grant.ts";
 import type { Cycle, LicenseType, Limit } from "./terms.ts";
 
@@ -32,7 +34,11 @@ export interface License {
   unpaidGraceUntil?: Date;
   /** A cancellation that was asked for and takes effect later. */
   cancellation?: { at: Date; reason: string };
-  /** Feature codes; `*` alone means all of the product. */
+  /** What it gives without its add-ons: its plan version's features and limits or its own, and the seats sold. */
+  base: GivenTerms;
+  /** By code. */
+  addOns: readonly HeldAddOn[];
+  /** In effect, as all three: `withAddOns` makes them of the two above. `*` alone means all of the product. */
   features: readonly string[];
   limits: readonly Limit[];
   /** By feature; one that has expired stays until that is told. */

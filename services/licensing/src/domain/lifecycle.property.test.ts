@@ -234,7 +234,7 @@ function order(license: License, command: Command, now: Date): License {
         now,
       );
     case "upgrade":
-      return lifecycle.changePlan(license, plans.standard, {}, now);
+      return lifecycle.changePlan(license, plans.standard, { addOns: [] }, now);
     case "extend":
       return lifecycle.extendTrial(license, command.days, now);
     case "renewFromEnd":

@@ -78,14 +78,19 @@ describe("the billing cycle behind a change of plan", () => {
     ["is the one that is wanted", "year", "year", "month", "month"],
   ] as const)("%s", (_what, before, after, wanted, expected) => {
     const held = license({ price: price(before) });
-    const changed = changePlan(held, plan({ price: price(after) }), wanted ? { billingCycle: wanted } : {}, now);
+    const changed = changePlan(
+      held,
+      plan({ price: price(after) }),
+      { addOns: [], ...(wanted && { billingCycle: wanted }) },
+      now,
+    );
     expect(changed.billingCycle).toBe(expected);
   });
 
   test("is none where the plan costs nothing, and must fit where it does", () => {
     const held = license({ price: price("year") });
-    expect(changePlan(held, plan(), {}, now).billingCycle).toBeUndefined();
-    expect(() => changePlan(held, plan({ price: price("month") }), { billingCycle: "year" }, now)).toThrow(
+    expect(changePlan(held, plan(), { addOns: [] }, now).billingCycle).toBeUndefined();
+    expect(() => changePlan(held, plan({ price: price("month") }), { billingCycle: "year", addOns: [] }, now)).toThrow(
       "billing_cycle",
     );
   });
@@ -94,8 +99,10 @@ describe("the billing cycle behind a change of plan", () => {
 test("from a trial to another trial the end stays; to a plan that is none a term begins", () => {
   const trial = license({ type: "trial", termDays: 30 });
   const later = new Date("2026-12-01T00:00:00Z");
-  expect(changePlan(trial, plan({ type: "trial", termDays: 90 }), {}, later).validUntil).toEqual(trial.validUntil);
-  expect(changePlan(trial, plan(), { seats: 9 }, later)).toMatchObject({
+  expect(changePlan(trial, plan({ type: "trial", termDays: 90 }), { addOns: [] }, later).validUntil).toEqual(
+    trial.validUntil,
+  );
+  expect(changePlan(trial, plan(), { seats: 9, addOns: [] }, later)).toMatchObject({
     validFrom: later,
     validUntil: new Date("2027-12-01T00:00:00Z"),
     seats: 9,
@@ -178,10 +185,10 @@ describe("grants", () => {
 
   test("outlive a change of plan where the new plan has the feature or lets it be granted, a renewal and a transfer", () => {
     const held = withGrants("b", "c", "d");
-    const onPlan = changePlan(held, plan({ features: ["b"], grantable: ["c"] }), {}, later);
+    const onPlan = changePlan(held, plan({ features: ["b"], grantable: ["c"] }), { addOns: [] }, later);
     expect(onPlan.grants).toEqual(held.grants.slice(0, 2));
-    expect(changePlan(held, plan({ features: ["*"] }), {}, later).grants).toEqual(held.grants);
-    expect(changePlan(held, plan({ grantable: ["*"] }), {}, later).grants).toEqual(held.grants);
+    expect(changePlan(held, plan({ features: ["*"] }), { addOns: [] }, later).grants).toEqual(held.grants);
+    expect(changePlan(held, plan({ grantable: ["*"] }), { addOns: [] }, later).grants).toEqual(held.grants);
     expect(renew(held, { from: "expiry", days: 5 }, terms, later).grants).toEqual(held.grants);
     expect(transfer(held, "c2", later).grants).toEqual(held.grants);
   });
@@ -198,6 +205,9 @@ describe("grants", () => {
       }),
     );
     expect(() => deactivateFeature(license({ features: ["*"] }), "b", later)).toThrow("by plan standard");
+    const extra = { addOn: "x", version: 1, quantity: 1, features: ["e"], limits: [], seats: 0 };
+    const sold = update(held, { addOns: [extra] }, later);
+    expect(() => deactivateFeature(sold, "e", later)).toThrow("by an add-on to plan standard");
     expect(() => deactivateFeature(held, "e", later)).toThrow(
       expect.objectContaining({ code: "NOT_FOUND", reason: "GRANT_NOT_FOUND" }),
     );

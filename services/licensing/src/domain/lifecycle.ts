@@ -1,8 +1,10 @@
 import { invalidArgument } from "@licet/platform/errors";
 import { failure } from "../errors.ts";
+import type { HeldAddOn } from "./add-on.ts";
+import { checkAddOns, checkCurrency, type GivenTerms, withAddOns } from "./effective-terms.ts";
 import { type FeatureList, type Grant, keptUnder, listsFeature, withGrant, withoutGrant } from "./grant.ts";
 import { DAY_MS, type DecidedStatus, type License, type LicenseStatus, statusAt } from "./license.ts";
-import { billingCycleFor, checkEnd, checkPlanFor, checkPlanOffered } from "./provision.ts";
+import { billingCycleFor, checkEnd, checkPlanFor, checkPlanOffered, planBase } from "./provision.ts";
 import { toldAt } from "./schedule.ts";
 import { type Cycle, type Limit, type Plan, type PlanTerms, termEnd } from "./terms.ts";
 import { checkLives, checkTransition, refuseActivation } from "./transitions.ts";
@@ -19,6 +21,8 @@ export interface LicenseUpdate {
   graceDays?: number;
   features?: readonly string[];
   limits?: readonly Limit[];
+  /** All that it holds from then on. */
+  addOns?: readonly HeldAddOn[];
   /** Takes back a cancellation at the end. */
   keep?: boolean;
 }
@@ -81,13 +85,15 @@ export function renew(license: License, end: NewEnd, terms: PlanTerms | undefine
 }
 
 /**
- * Gives a license another plan version; where a trial becomes none, a term of the plan begins. Grants that the version
- * neither has nor allows end.
+ * Gives a license another plan version; where a trial becomes none, a term of the plan begins. Grants that the license
+ * then neither has anyway nor may have end.
+ *
+ * @param wanted.addOns - all that it holds from then on, sold with that plan
  */
 export function changePlan(
   license: License,
   plan: Plan,
-  wanted: { seats?: number; billingCycle?: Cycle },
+  wanted: { seats?: number; billingCycle?: Cycle; addOns: readonly HeldAddOn[] },
   now: Date,
 ): License {
   const { terms } = plan;
@@ -97,17 +103,18 @@ export function changePlan(
   // A license that has the plan may get another version of it, and stays what it is: on a retired plan.
   if (license.plan?.code !== plan.plan) checkPlanOffered(plan);
   const { seats: _, billingCycle: __, ...rest } = license;
-  const seats = wanted.seats ?? terms.seats;
+  const base = planBase(terms, wanted.seats);
+  checkAddOns(base, wanted.addOns, "add_ons.orders");
+  checkCurrency(wanted.addOns, terms, "add_ons.orders");
+  const given = withAddOns(base, wanted.addOns);
   const billingCycle = nextBillingCycle(license, wanted.billingCycle, terms);
   const onPlan: License = {
     ...rest,
     plan: { code: plan.plan, version: plan.version },
     type: terms.type,
-    features: terms.features,
-    limits: terms.limits,
+    ...given,
     attributes: terms.attributes,
-    grants: keptUnder(license.grants, terms),
-    ...(seats !== undefined && { seats }),
+    grants: keptUnder(license.grants, { features: given.features, grantable: terms.grantable }),
     ...(billingCycle && { billingCycle }),
   };
   if (license.type !== "trial" || terms.type === "trial") return changed(license, onPlan, now);
@@ -155,14 +162,15 @@ export function activateFeature(
 
 /** Takes the grant of a feature from a license. */
 export function deactivateFeature(license: License, feature: string, now: Date): License {
-  const { licenseId, plan, grants, features } = license;
+  const { licenseId, plan, grants, features, base } = license;
   checkLives(licenseId, statusAt(license, now));
   const after = withoutGrant(grants, feature);
   if (after.length < grants.length) return changed(license, { ...license, grants: after }, now);
   if (!listsFeature(features, feature)) {
     throw failure("GRANT_NOT_FOUND", `License ${licenseId} has no grant of feature ${feature}.`);
   }
-  const by = plan ? `plan ${plan.code}` : "terms of its own";
+  const extra = listsFeature(base.features, feature) ? "" : "an add-on to ";
+  const by = plan ? `${extra}plan ${plan.code}` : "terms of its own";
   const message = `License ${licenseId} has feature ${feature} by ${by}, not by a grant; only a grant can be deactivated.`;
   throw failure("FEATURE_IN_PLAN", message, { feature, plan: plan?.code ?? "" });
 }
@@ -204,20 +212,29 @@ export function transfer(license: License, toCustomerId: string, now: Date): Lic
 /** Changes what an update names. */
 export function update(license: License, named: LicenseUpdate, now: Date): License {
   checkLives(license.licenseId, statusAt(license, now));
-  const { seats, keep, ...rest } = named;
-  if (license.plan && (named.features || named.limits)) {
-    const field = named.features ? "features" : "limits";
+  const { seats, keep, features, limits, addOns = license.addOns, ...rest } = named;
+  if (license.plan && (features || limits)) {
+    const field = features ? "features" : "limits";
     throw invalidArgument("update_mask", `must not name ${field}: they are the plan's; use ChangePlan`);
   }
   if (named.autoRenew && !license.validUntil) {
     throw invalidArgument("auto_renew", "must be false: the license has no end");
   }
-  const { seats: held, cancellation, ...kept } = license;
-  const nextSeats = seats === undefined ? held : seats === "unlimited" ? undefined : seats;
+  const { seats: _, cancellation, base: before, ...kept } = license;
+  const nextSeats = seats === undefined ? before.seats : seats === "unlimited" ? undefined : seats;
+  const base: GivenTerms = {
+    features: features ?? before.features,
+    limits: limits ?? before.limits,
+    ...(nextSeats !== undefined && { seats: nextSeats }),
+  };
+  if (nextSeats === undefined && !named.addOns && addOns.some((held) => held.seats > 0)) {
+    throw invalidArgument("seats", "must be given: add-ons of the license add seats to them");
+  }
+  checkAddOns(base, addOns, "add_ons");
   const after: License = {
     ...kept,
     ...rest,
-    ...(nextSeats !== undefined && { seats: nextSeats }),
+    ...withAddOns(base, addOns),
     ...(cancellation && !keep && { cancellation }),
   };
   if (named.graceDays !== undefined) checkEnd("grace_days", after.validUntil, after.graceDays);

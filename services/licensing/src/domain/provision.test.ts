@@ -56,6 +56,8 @@ describe("planLicense", () => {
       decidedStatus: "active",
       statusReason: "",
       suspendedByBilling: false,
+      base: { features: ["basic_trading"], limits: terms.limits, seats: 5 },
+      addOns: [],
       features: ["basic_trading"],
       limits: terms.limits,
       attributes: { support: "standard" },

@@ -1,5 +1,7 @@
 import { invalidArgument } from "@licet/platform/errors";
 import { failure } from "../errors.ts";
+import type { HeldAddOn } from "./add-on.ts";
+import { checkAddOns, type GivenTerms, withAddOns } from "./effective-terms.ts";
 import { graceUntil, type License } from "./license.ts";
 import { toldAt } from "./schedule.ts";
 import { type Cycle, type Plan, type PlanTerms, termEnd } from "./terms.ts";
@@ -66,20 +68,19 @@ export type BareTerms = Pick<PlanTerms, "features" | "limits">;
  * @throws ServiceError INVALID_ARGUMENT when it would end before it begins, or its billing does not fit its price;
  * FAILED_PRECONDITION `PLAN_RETIRED`, `PLAN_FOR_OTHER_CUSTOMER`
  */
-export function planLicense(wanted: Wanted, plan: Plan): License {
+export function planLicense(wanted: Wanted, plan: Plan, addOns: readonly HeldAddOn[] = []): License {
   checkPlanFor(plan, wanted.customerId);
   checkPlanOffered(plan);
   const { terms } = plan;
   const billingCycle = billingCycleFor(wanted.billingCycle, terms);
-  const seats = wanted.seats ?? terms.seats;
+  const base = planBase(terms, wanted.seats);
+  checkAddOns(base, addOns, "add_ons");
   return {
     ...common(wanted, wanted.validUntil ?? termEnd(wanted.validFrom, terms.termDays)),
     plan: { code: plan.plan, version: plan.version },
     type: terms.type,
-    features: terms.features,
-    limits: terms.limits,
+    ...withAddOns(base, addOns),
     attributes: terms.attributes,
-    ...(seats !== undefined && { seats }),
     ...(billingCycle && { billingCycle }),
   };
 }
@@ -94,11 +95,22 @@ export function bareLicense(wanted: Wanted & { validUntil: Date }, terms: BareTe
   return {
     ...common(wanted, wanted.validUntil),
     type: "custom",
-    features: terms.features,
-    limits: terms.limits,
+    ...withAddOns(
+      {
+        features: terms.features,
+        limits: terms.limits,
+        ...(wanted.seats !== undefined && { seats: wanted.seats }),
+      },
+      [],
+    ),
     attributes: {},
-    ...(wanted.seats !== undefined && { seats: wanted.seats }),
   };
+}
+
+/** What a license by a plan gives without add-ons; with the plan's seats where no number is wanted. */
+export function planBase({ features, limits, seats }: PlanTerms, wantedSeats: number | undefined): GivenTerms {
+  const sold = wantedSeats ?? seats;
+  return { features, limits, ...(sold !== undefined && { seats: sold }) };
 }
 
 function common(wanted: Wanted, validUntil: Date | undefined) {

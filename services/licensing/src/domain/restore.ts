@@ -1,4 +1,5 @@
 import { invalidArgument } from "@licet/platform/errors";
+import { checkAddOns, withAddOns } from "./effective-terms.ts";
 import type { DecidedStatus, License } from "./license.ts";
 import { checkEnd } from "./provision.ts";
 import { toldAt } from "./schedule.ts";
@@ -26,13 +27,12 @@ export interface Past {
  */
 export function restore(provisioned: License, past: Past, now: Date): License {
   checkPast(past, now);
-  const { seats, ...rest } = provisioned;
+  const given = past.unlimitedSeats ? unlimited(provisioned) : provisioned;
   const graceDays = past.graceDays ?? provisioned.graceDays;
   checkEnd("grace_days", provisioned.validUntil, graceDays);
   const ended = past.status === "cancelled" || past.status === "revoked";
   const license: License = {
-    ...rest,
-    ...(seats !== undefined && !past.unlimitedSeats && { seats }),
+    ...given,
     graceDays,
     decidedStatus: past.status,
     statusReason: past.statusReason,
@@ -44,6 +44,12 @@ export function restore(provisioned: License, past: Past, now: Date): License {
   };
   const settled = overtaken(license, now);
   return { ...settled, told: toldAt(settled, now) };
+}
+
+function unlimited({ seats: _, ...license }: License): License {
+  const { seats: __, ...base } = license.base;
+  checkAddOns(base, license.addOns, "add_ons");
+  return { ...license, ...withAddOns(base, license.addOns) };
 }
 
 function checkPast(past: Past, now: Date): void {

@@ -28,13 +28,21 @@ export interface UsagePrice {
   decimal: string;
 }
 
+/** A price for a month or a year. */
+export interface Price {
+  /** ISO 4217. */
+  currency: string;
+  amountMinor: bigint;
+  cycle: Cycle;
+}
+
 /** What a version of a plan gives and costs; never changed once published. */
 export interface PlanTerms {
   type: LicenseType;
   features: readonly string[];
   limits: readonly Limit[];
   /** Absent: free. */
-  price?: { currency: string; amountMinor: bigint; cycle: Cycle };
+  price?: Price;
   usagePrices: readonly UsagePrice[];
   /** How many days a license runs where it is not told otherwise; 0: one calendar year. */
   termDays: number;
@@ -94,6 +102,11 @@ export function checkTerms(terms: PlanTerms): void {
       `must be in one currency with the price, not in ${[...currencies].join(" and ")}`,
     );
   }
+}
+
+/** The one currency of a plan's prices; undefined where it has none. */
+export function currencyOf({ price, usagePrices }: PlanTerms): string | undefined {
+  return price?.currency ?? usagePrices[0]?.currency;
 }
 
 function checkAlone(field: string, features: readonly string[]): void {

@@ -1,9 +1,11 @@
 import { create } from "@bufbuild/protobuf";
+import type { AddOnRow } from "@licet/contracts/licet/licensing/v1/bulk_pb";
 import { LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
 import { LicenseChangeCause } from "@licet/contracts/licet/licensing/v1/licensing_events_pb";
 import { ProvisionLicenseRequestSchema } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import { invalidArgument } from "@licet/platform/errors";
 import type { Call } from "@licet/platform/rpc/call";
+import { offerFor } from "../domain/add-on.ts";
 import { checkConfiguration, type Grant, keptUnder, withGrant } from "../domain/grant.ts";
 import type { DecidedStatus, License } from "../domain/license.ts";
 import { type Past, restore } from "../domain/restore.ts";
@@ -11,12 +13,12 @@ import { nextDueAt } from "../domain/schedule.ts";
 import { failure } from "../errors.ts";
 import { appendChanges, type RecordedChange, toRecorded } from "../history.ts";
 import { refuseMore } from "../lifecycle.ts";
+import { type Offers, offersOf } from "../offers.ts";
 import { dateFromProto, licenseToProto } from "../rpc/convert.ts";
 import { newLicense } from "../rpc/provision-license.ts";
 import { customerNotFound, lockCustomers, setEntitlementVersions } from "../store/customers.ts";
 import type { RowOutcome } from "../store/imports.ts";
 import { findLicenses, insertLicenses } from "../store/licenses.ts";
-import { type Offers, offersOf } from "../store/offers.ts";
 import { inSavepoint } from "../store/savepoint.ts";
 import { findSnapshots, type Snapshot } from "../store/snapshots.ts";
 import { updateKnown } from "./known-license.ts";
@@ -95,7 +97,11 @@ async function provision(
   const before = held.get(customerId);
   if (!before) throw customerNotFound(customerId);
   refuseMore(customerId, before.licenses.length);
-  const restored = restore(await newLicense(ctx, offers, toRequest(row)), pastOf(row), now);
+  const restored = restore(
+    await newLicense(ctx, offers, toRequest(row, await ordersOf(offers, row))),
+    pastOf(row),
+    now,
+  );
   const license = { ...restored, grants: await grantsOf(offers, restored, row, call, now) };
   const { licenseId } = license;
   const snapshot = { ...before, version: before.version + 1n, licenses: withLicense(before.licenses, license) };
@@ -150,7 +156,31 @@ function withLicense(licenses: readonly License[], added: License): License[] {
   return licenses.toSpliced(place, 0, added);
 }
 
-function toRequest(row: LicenseRow["message"]) {
+/**
+ * The add-ons of a row as orders: with a price only where the version leaves that to an agreement.
+ *
+ * @throws ServiceError INVALID_ARGUMENT where the row has another price than the version
+ */
+async function ordersOf(offers: Offers, row: LicenseRow["message"]): Promise<AddOnRow[]> {
+  if (row.addOns.length === 0) return [];
+  if (row.plan === "") throw invalidArgument("add_ons", "must be empty when no plan is given");
+  const known = await offers.addOns(row.product, row.addOns);
+  return row.addOns.map(({ price, ...order }) => {
+    const terms = known.get(order.addOn)?.terms;
+    const pricing = terms && offerFor(terms, row.plan)?.pricing;
+    if (!price || pricing?.kind === "agreed") return { ...order, ...(price && { price }) };
+    const same =
+      pricing?.kind === "price" &&
+      pricing.price.amountMinor === price.amountMinor &&
+      pricing.price.currency === price.currency;
+    if (pricing && !same) {
+      throw invalidArgument("add_ons.price", `must be absent, or that of ${order.addOn} with plan ${row.plan}`);
+    }
+    return order;
+  });
+}
+
+function toRequest(row: LicenseRow["message"], addOns: AddOnRow[]) {
   const { seats } = row;
   const bare = row.plan === "";
   if (bare && seats === undefined) throw invalidArgument("seats", "is required when no plan is given; -1: unlimited");
@@ -173,6 +203,12 @@ function toRequest(row: LicenseRow["message"]) {
     metadata: row.metadata,
     licenseId: row.licenseId,
     autoRenew: row.autoRenew,
+    addOns: addOns.map(({ addOn, version, quantity, price }) => ({
+      addOn,
+      version,
+      quantity,
+      ...(price && { price }),
+    })),
   });
 }
 

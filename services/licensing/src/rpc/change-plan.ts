@@ -7,6 +7,7 @@ import type { Context } from "../context.ts";
 import { changingPlan } from "../decisions.ts";
 import { changeLicense } from "../lifecycle.ts";
 import { cycleFromProto } from "./convert.ts";
+import { addOnOrdersFromProto } from "./convert-add-ons.ts";
 import { once } from "./once.ts";
 
 /** Puts a license on another plan version of its product. */
@@ -16,6 +17,7 @@ export const changePlan: Handler<typeof LicensingService, "changePlan", Context>
     const wanted = {
       plan: request.plan,
       planVersion: request.planVersion,
+      ...(request.addOns && { orders: addOnOrdersFromProto(request.addOns.orders) }),
       ...(request.seats !== undefined && { seats: request.seats }),
       ...(billingCycle && { billingCycle }),
     };

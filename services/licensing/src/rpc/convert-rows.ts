@@ -194,15 +194,15 @@ export function customerToRow(customer: Customer): MessageInitShape<typeof Custo
 
 /** A license as a row, with the grants that hold at `now`: what was decided about it, not what the clock makes of that. */
 export function licenseToRow(license: License, now: Date): MessageInitShape<typeof LicenseRowSchema> {
-  const { plan, cancellation, billingCycle } = license;
+  const { plan, cancellation, billingCycle, base } = license;
   return {
     licenseId: license.licenseId,
     customerId: license.customerId,
     product: license.product,
     ...(plan
       ? { plan: plan.code, planVersion: plan.version }
-      : { features: [...license.features], limits: license.limits.map(limitToProto) }),
-    seats: BigInt(license.seats ?? -1),
+      : { features: [...base.features], limits: base.limits.map(limitToProto) }),
+    seats: BigInt(base.seats ?? -1),
     validFrom: timestampFromDate(license.validFrom),
     validUntil: optionalTimestamp(license.validUntil),
     graceDays: license.graceDays,
@@ -221,6 +221,12 @@ export function licenseToRow(license: License, now: Date): MessageInitShape<type
       ...rest,
       activatedAt: timestampFromDate(activatedAt),
       expiresAt: optionalTimestamp(expiresAt),
+    })),
+    addOns: license.addOns.map(({ addOn, version, quantity, price }) => ({
+      addOn,
+      version,
+      quantity,
+      ...(price && { price: { currency: price.currency, amountMinor: price.amountMinor } }),
     })),
   };
 }

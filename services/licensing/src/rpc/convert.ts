@@ -21,9 +21,10 @@ import type { CredentialChangedSchema } from "@licet/contracts/licet/licensing/v
 import type { CustomerSchema } from "@licet/contracts/licet/licensing/v1/customer_pb";
 import type { EntitlementSnapshotSchema } from "@licet/contracts/licet/licensing/v1/entitlement_pb";
 import type { LicenseHistoryEntrySchema } from "@licet/contracts/licet/licensing/v1/license_history_pb";
-import { LicenseSchema, LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
+import { type LicenseAddOnSchema, LicenseSchema, LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
 import { ApiKeyRole, type ApiKeySchema, type TenantSchema } from "@licet/contracts/licet/licensing/v1/tenant_pb";
 import { invalidArgument } from "@licet/platform/errors";
+import type { HeldAddOn } from "../domain/add-on.ts";
 import { anonymous, grantsAt } from "../domain/grant.ts";
 import { type License, type LicenseStatus as Status, statusAt } from "../domain/license.ts";
 import type { KeyStyle, KeyFormat as Style } from "../domain/license-key.ts";
@@ -277,9 +278,9 @@ export function licenseToProto(license: License, now: Date): MessageInitShape<ty
   return licenseWithStatus({ ...license, grants: grantsAt(license.grants, now) }, statusAt(license, now));
 }
 
-/** The wire's form of a license as others than its tenant may see it: without notes and persons, as of `now`. */
+/** The wire's form of a license as others than its tenant may see it: without notes, persons and prices, as of `now`. */
 export function foreignLicenseToProto(license: License, now: Date): MessageInitShape<typeof LicenseSchema> {
-  const shown = licenseToProto({ ...license, grants: anonymous(license.grants) }, now);
+  const shown = licenseToProto({ ...license, grants: anonymous(license.grants), addOns: [] }, now);
   return { ...shown, metadata: {}, statusReason: "" };
 }
 
@@ -295,6 +296,7 @@ function withStatus(license: License, status: LicenseStatus): MessageInitShape<t
     product: license.product,
     plan: license.plan?.code ?? "",
     planVersion: license.plan?.version ?? 0,
+    addOns: license.addOns.map(heldAddOnToProto),
     type: toEnum(LicenseType, license.type),
     status,
     features: [...license.features],
@@ -318,6 +320,18 @@ function withStatus(license: License, status: LicenseStatus): MessageInitShape<t
       activatedAt: timestampFromDate(activatedAt),
       expiresAt: optionalTimestamp(expiresAt),
     })),
+  };
+}
+
+function heldAddOnToProto({ addOn, version, quantity, price }: HeldAddOn): MessageInitShape<typeof LicenseAddOnSchema> {
+  return {
+    addOn,
+    version,
+    quantity,
+    ...(price && {
+      price: { currency: price.currency, amountMinor: price.amountMinor },
+      priceCycle: toEnum(Cycle, price.cycle),
+    }),
   };
 }
 

@@ -13,6 +13,7 @@ import { cancelImport } from "./cancel-import.ts";
 import { cancelLicense } from "./cancel-license.ts";
 import { changePlan } from "./change-plan.ts";
 import { checkKey } from "./check-key.ts";
+import { createAddOn } from "./create-add-on.ts";
 import { createApiKey } from "./create-api-key.ts";
 import { createCustomer } from "./create-customer.ts";
 import { createFeature } from "./create-feature.ts";
@@ -22,6 +23,7 @@ import { createTenant } from "./create-tenant.ts";
 import { deactivateFeature } from "./deactivate-feature.ts";
 import { exportRows } from "./export.ts";
 import { extendTrial } from "./extend-trial.ts";
+import { getAddOn } from "./get-add-on.ts";
 import { getBulkOperation } from "./get-bulk-operation.ts";
 import { getCustomer } from "./get-customer.ts";
 import { getDatabaseTime } from "./get-database-time.ts";
@@ -34,6 +36,7 @@ import { getSignedLicense } from "./get-signed-license.ts";
 import { getSigningKeys } from "./get-signing-keys.ts";
 import { importChunk } from "./import-chunk.ts";
 import { issueKey } from "./issue-key.ts";
+import { listAddOns } from "./list-add-ons.ts";
 import { listApiKeys } from "./list-api-keys.ts";
 import { listBulkResults } from "./list-bulk-results.ts";
 import { listCustomers } from "./list-customers.ts";
@@ -47,6 +50,7 @@ import { listProducts } from "./list-products.ts";
 import { listTenants } from "./list-tenants.ts";
 import { migrateLicenses } from "./migrate-licenses.ts";
 import { provisionLicense } from "./provision-license.ts";
+import { publishAddOnVersion } from "./publish-add-on-version.ts";
 import { publishPlanVersion } from "./publish-plan-version.ts";
 import { renewLicense } from "./renew-license.ts";
 import { resolveCredential } from "./resolve-credential.ts";
@@ -65,6 +69,7 @@ import { streamEntitlementSnapshots } from "./stream-entitlement-snapshots.ts";
 import { subscribeLicenseEvents } from "./subscribe-license-events.ts";
 import { suspendLicense } from "./suspend-license.ts";
 import { transferLicense } from "./transfer-license.ts";
+import { updateAddOn } from "./update-add-on.ts";
 import { updateFeature } from "./update-feature.ts";
 import { updateLicense } from "./update-license.ts";
 import { updatePlan } from "./update-plan.ts";
@@ -92,6 +97,11 @@ const catalog: Handlers<typeof CatalogService, Context> = {
   updatePlan,
   getPlan,
   listPlans,
+  createAddOn,
+  publishAddOnVersion,
+  updateAddOn,
+  getAddOn,
+  listAddOns,
 };
 
 const customers: Handlers<typeof CustomerService, Context> = { createCustomer, getCustomer, listCustomers };

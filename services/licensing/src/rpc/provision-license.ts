@@ -17,14 +17,15 @@ import { checkFeaturesAndLimits } from "../domain/terms.ts";
 import { failure } from "../errors.ts";
 import { recordLicenseChange } from "../history.ts";
 import { checkRoom } from "../lifecycle.ts";
+import { type Offers, offersOf } from "../offers.ts";
 import { currentSigner, type Signer } from "../signing-keys.ts";
 import { getProduct } from "../store/catalog.ts";
 import { raiseEntitlementVersion } from "../store/customers.ts";
 import { getLicenseKey, insertKeyedLicenses } from "../store/license-keys.ts";
 import { insertLicense } from "../store/licenses.ts";
-import { type Offers, offersOf } from "../store/offers.ts";
 import type { DB } from "../store/schema.ts";
 import { cycleFromProto, dateFromProto, licenseToProto, limitsFromProto } from "./convert.ts";
+import { addOnOrdersFromProto } from "./convert-add-ons.ts";
 import { licenseKeyToProto } from "./convert-keys.ts";
 import { loadHeld, newKey } from "./new-key.ts";
 import { once } from "./once.ts";
@@ -117,7 +118,8 @@ export async function newLicense(
     now,
   };
   if (request.plan !== "") {
-    return planLicense(wanted, await offers.plan(product.product, request.plan, request.planVersion));
+    const plan = await offers.plan(product.product, request.plan, request.planVersion);
+    return planLicense(wanted, plan, await offers.sell(plan, addOnOrdersFromProto(request.addOns)));
   }
   if (!validUntil) throw invalidArgument("valid_until", "is required when no plan is given");
   const terms: BareTerms = {

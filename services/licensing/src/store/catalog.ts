@@ -464,6 +464,22 @@ export async function getPlan(
   return planFromRow(row);
 }
 
+/** Those plans of a product that exist of the ones asked for, in their latest versions, by code. */
+export async function findPlans(
+  tx: Transaction<DB>,
+  tenant: string,
+  product: string,
+  asked: readonly string[],
+): Promise<ReadonlyMap<string, Plan>> {
+  if (asked.length === 0) return new Map();
+  const rows = await plansWithVersion(tx, tenant)
+    .whereRef("plan_version.version", "=", "plan.latest_version")
+    .where("plan.product", "=", product)
+    .where("plan.plan", "in", asked)
+    .execute();
+  return new Map(rows.map((row) => [row.plan, planFromRow(row)]));
+}
+
 /** Which plans a list shows; empty texts: no matter. */
 export interface PlanFilter {
   product: string;

@@ -30,6 +30,7 @@ export function licensesWithTerms(db: Kysely<DB>) {
       "license.limits",
       "license.grants",
       "license.seats",
+      "license.add_ons",
       "license.valid_from",
       "license.valid_until",
       "license.grace_days",

@@ -1,7 +1,9 @@
 import type { Selectable } from "kysely";
+import { type GivenTerms, withAddOns } from "../domain/effective-terms.ts";
 import type { Grant } from "../domain/grant.ts";
 import type { DecidedStatus, License, LicenseStatus } from "../domain/license.ts";
 import type { Cycle, LicenseType, Limit, Plan, UsagePrice } from "../domain/terms.ts";
+import { heldAddOnsFromJson, heldAddOnsToJson } from "./add-on-mapping.ts";
 import type { License as LicenseTable, Plan as PlanTable, PlanVersion } from "./schema.ts";
 
 // jsonb shapes; big integers are strings there because JSON numbers lose them, and times are RFC 3339.
@@ -65,14 +67,19 @@ function usagePricesFromJson(stored: unknown): UsagePrice[] {
 }
 
 /** The columns that {@link licenseFromRow} reads: a license's own and, with `plan_` before them, its plan version's. */
-export type LicenseRow = Omit<Selectable<LicenseTable>, "due_at" | "add_ons"> & {
+export type LicenseRow = Omit<Selectable<LicenseTable>, "due_at"> & {
   plan_features: string[] | null;
   plan_limits: unknown;
   plan_attributes: unknown;
 };
 
-/** A license with its effective features and limits: its own, or its plan version's. */
+/** A license with what it gives in effect: by its own terms or its plan version's, and by its add-ons. */
 export function licenseFromRow(row: LicenseRow): License {
+  const base: GivenTerms = {
+    features: row.features ?? row.plan_features ?? [],
+    limits: limitsFromJson(row.limits ?? row.plan_limits),
+    ...(row.seats !== null && { seats: row.seats }),
+  };
   return {
     licenseId: row.license_id,
     customerId: row.customer_id,
@@ -84,10 +91,8 @@ export function licenseFromRow(row: LicenseRow): License {
     suspendedByBilling: row.suspended_by_billing,
     ...(row.unpaid_grace_until !== null && { unpaidGraceUntil: row.unpaid_grace_until }),
     ...(row.cancels_at !== null && { cancellation: { at: row.cancels_at, reason: row.cancel_reason } }),
-    features: row.features ?? row.plan_features ?? [],
-    limits: limitsFromJson(row.limits ?? row.plan_limits),
+    ...withAddOns(base, heldAddOnsFromJson(row.add_ons)),
     grants: grantsFromJson(row.grants),
-    ...(row.seats !== null && { seats: row.seats }),
     validFrom: row.valid_from,
     ...(row.valid_until !== null && { validUntil: row.valid_until }),
     graceDays: row.grace_days,
@@ -124,10 +129,11 @@ export function changeableColumns(license: License, dueAt: Date | undefined) {
     unpaid_grace_until: license.unpaidGraceUntil ?? null,
     cancels_at: cancellation?.at ?? null,
     cancel_reason: cancellation?.reason ?? "",
-    features: bare ? [...license.features] : null,
-    limits: bare ? limitsToJson(license.limits) : null,
+    features: bare ? [...license.base.features] : null,
+    limits: bare ? limitsToJson(license.base.limits) : null,
+    seats: license.base.seats ?? null,
+    add_ons: heldAddOnsToJson(license.addOns),
     grants: grantsToJson(license.grants),
-    seats: license.seats ?? null,
     valid_from: license.validFrom,
     valid_until: license.validUntil ?? null,
     grace_days: license.graceDays,

@@ -68,14 +68,15 @@ export declare type InvoiceLine = Message<"licet.billing.v1.InvoiceLine"> & {
   serviceEnd?: Timestamp | undefined;
 
   /**
-   * USAGE: the metric. Empty for BASE.
+   * USAGE: the metric. Empty otherwise.
    *
    * @generated from field: string metric = 8;
    */
   metric: string;
 
   /**
-   * How many units there were, as a decimal; `1` for BASE.
+   * How many units there were, as a decimal; `1` for BASE, whole units for
+   * ADD_ON.
    *
    * @generated from field: string quantity = 9;
    */
@@ -96,7 +97,8 @@ export declare type InvoiceLine = Message<"licet.billing.v1.InvoiceLine"> & {
   billableQuantity: string;
 
   /**
-   * The price of one unit.
+   * The price of one unit; where a yearly price is billed in months, of this
+   * month.
    *
    * @generated from field: licet.type.v1.UnitPrice unit_price = 12;
    */
@@ -108,6 +110,13 @@ export declare type InvoiceLine = Message<"licet.billing.v1.InvoiceLine"> & {
    * @generated from field: licet.type.v1.Money amount = 13;
    */
   amount?: Money | undefined;
+
+  /**
+   * ADD_ON: the add-on. Empty otherwise.
+   *
+   * @generated from field: string add_on = 14;
+   */
+  addOn: string;
 };
 
 /**
@@ -144,7 +153,7 @@ export declare type Invoice = Message<"licet.billing.v1.Invoice"> & {
   periodEnd?: Timestamp | undefined;
 
   /**
-   * The charges: by license, base before usage, by time.
+   * The charges: by license, base before add-ons before usage, by time.
    *
    * @generated from field: repeated licet.billing.v1.InvoiceLine lines = 4;
    */
@@ -190,6 +199,13 @@ export enum InvoiceLineKind {
    * @generated from enum value: INVOICE_LINE_KIND_USAGE = 2;
    */
   USAGE = 2,
+
+  /**
+   * The units of an add-on that the license holds, for a month or a year.
+   *
+   * @generated from enum value: INVOICE_LINE_KIND_ADD_ON = 3;
+   */
+  ADD_ON = 3,
 }
 
 /**

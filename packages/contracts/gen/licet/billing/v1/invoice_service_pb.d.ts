@@ -85,8 +85,8 @@ export declare const InvoiceService: GenService<{
   /**
    * PreviewInvoice computes what a customer owes for a period by what is
    * known now: of each license the base charges whose month or year starts in
-   * the period, and the metered use of the months that start in it. Nothing
-   * is stored.
+   * the period, those of the add-ons that it holds now likewise, and the
+   * metered use of the months that start in it. Nothing is stored.
    *
    * Errors: NOT_FOUND `CUSTOMER_NOT_FOUND` (of licensing);
    * FAILED_PRECONDITION `MIXED_CURRENCIES`, `AMOUNT_TOO_LARGE`.

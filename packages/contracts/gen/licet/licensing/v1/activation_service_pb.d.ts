@@ -69,8 +69,9 @@ export declare type CheckKeyResponse = Message<"licet.licensing.v1.CheckKeyRespo
 
   /**
    * The license of the product, where the key proves one. Its `metadata` and
-   * `status_reason`, which are the tenant's own, are left out, as is who
-   * activated its `grants`.
+   * `status_reason`, which are the tenant's own, are left out, as are who
+   * activated its `grants`, and its `add_ons` with their prices; what those add
+   * is in `features`, `limits` and `seats`.
    *
    * @generated from field: licet.licensing.v1.License license = 4;
    */

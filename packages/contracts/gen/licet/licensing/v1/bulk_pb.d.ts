@@ -136,7 +136,8 @@ export declare type LicenseRow = Message<"licet.licensing.v1.LicenseRow"> & {
   limits: Limit[];
 
   /**
-   * How many seats it has; -1: unlimited. With a plan: the plan's when absent.
+   * How many seats it has without those of its add-ons; -1: unlimited. With a
+   * plan: the plan's when absent.
    *
    * @generated from field: optional int64 seats = 8;
    */
@@ -252,6 +253,13 @@ export declare type LicenseRow = Message<"licet.licensing.v1.LicenseRow"> & {
    * @generated from field: repeated licet.licensing.v1.GrantRow grants = 23;
    */
   grants: GrantRow[];
+
+  /**
+   * The add-ons that it holds, each at most once. With a plan only.
+   *
+   * @generated from field: repeated licet.licensing.v1.AddOnRow add_ons = 24;
+   */
+  addOns: AddOnRow[];
 };
 
 /**
@@ -259,6 +267,48 @@ export declare type LicenseRow = Message<"licet.licensing.v1.LicenseRow"> & {
  * Use `create(LicenseRowSchema)` to create a new message.
  */
 export declare const LicenseRowSchema: GenMessage<LicenseRow>;
+
+/**
+ * AddOnRow is an add-on of a license in a file, see LicenseAddOn.
+ *
+ * @generated from message licet.licensing.v1.AddOnRow
+ */
+export declare type AddOnRow = Message<"licet.licensing.v1.AddOnRow"> & {
+  /**
+   * The add-on's code, of the license's product.
+   *
+   * @generated from field: string add_on = 1;
+   */
+  addOn: string;
+
+  /**
+   * The version; the latest when 0.
+   *
+   * @generated from field: uint32 version = 2;
+   */
+  version: number;
+
+  /**
+   * How many units.
+   *
+   * @generated from field: uint32 quantity = 3;
+   */
+  quantity: number;
+
+  /**
+   * What one unit costs. It may be absent, and is as the version says, unless
+   * that leaves it to an agreement.
+   *
+   * @generated from field: licet.type.v1.Money price = 4;
+   */
+  price?: Money | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.AddOnRow.
+ * Use `create(AddOnRowSchema)` to create a new message.
+ */
+export declare const AddOnRowSchema: GenMessage<AddOnRow>;
 
 /**
  * GrantRow is a grant of a license in a file, see Grant.
@@ -802,7 +852,7 @@ export enum BulkFormat {
    * CSV by RFC 4180. The first line names the columns by the fields of the
    * row, in any order; an empty cell is an absent field. Enum values are their
    * words in lower case (`past_due`), `features` are separated by blanks,
-   * `limits`, `metadata` and `grants` are JSON. A text that a spreadsheet would take for
+   * `limits`, `metadata`, `grants` and `add_ons` are JSON. A text that a spreadsheet would take for
    * a formula has an apostrophe before it, which an import takes away: one
    * that begins with `=`, `+`, `-`, `@`, a tab or a carriage return, and one
    * that begins with an apostrophe before one of these or before another

@@ -452,6 +452,227 @@ export declare type Plan = Message<"licet.licensing.v1.Plan"> & {
 export declare const PlanSchema: GenMessage<Plan>;
 
 /**
+ * AddOnLimit is what one unit of an add-on adds to a limit.
+ *
+ * @generated from message licet.licensing.v1.AddOnLimit
+ */
+export declare type AddOnLimit = Message<"licet.licensing.v1.AddOnLimit"> & {
+  /**
+   * The limit's metric, such as `data_volume_tb`.
+   *
+   * @generated from field: string metric = 1;
+   */
+  metric: string;
+
+  /**
+   * The limit's window. The license needs a limit of this metric and window
+   * with a maximum.
+   *
+   * @generated from field: licet.licensing.v1.LimitWindow window = 2;
+   */
+  window: LimitWindow;
+
+  /**
+   * By how much each unit raises the maximum.
+   *
+   * @generated from field: int64 per_unit = 3;
+   */
+  perUnit: bigint;
+};
+
+/**
+ * Describes the message licet.licensing.v1.AddOnLimit.
+ * Use `create(AddOnLimitSchema)` to create a new message.
+ */
+export declare const AddOnLimitSchema: GenMessage<AddOnLimit>;
+
+/**
+ * AddOnOffer says that an add-on can be had with a plan, and for how much.
+ *
+ * @generated from message licet.licensing.v1.AddOnOffer
+ */
+export declare type AddOnOffer = Message<"licet.licensing.v1.AddOnOffer"> & {
+  /**
+   * The plan; empty: every plan of the product that no other offer names.
+   *
+   * @generated from field: string plan = 1;
+   */
+  plan: string;
+
+  /**
+   * What one unit costs.
+   *
+   * @generated from oneof licet.licensing.v1.AddOnOffer.pricing
+   */
+  pricing: {
+    /**
+     * So much for each `price_cycle`, in the currency of the plan's prices.
+     *
+     * @generated from field: licet.type.v1.Money price = 2;
+     */
+    value: Money;
+    case: "price";
+  } | {
+    /**
+     * What is agreed when it is sold, for each `price_cycle`.
+     *
+     * @generated from field: bool agreed = 3;
+     */
+    value: boolean;
+    case: "agreed";
+  } | {
+    /**
+     * Nothing.
+     *
+     * @generated from field: bool free = 4;
+     */
+    value: boolean;
+    case: "free";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * What the price is for: a month or a year.
+   *
+   * @generated from field: licet.licensing.v1.Cycle price_cycle = 5;
+   */
+  priceCycle: Cycle;
+};
+
+/**
+ * Describes the message licet.licensing.v1.AddOnOffer.
+ * Use `create(AddOnOfferSchema)` to create a new message.
+ */
+export declare const AddOnOfferSchema: GenMessage<AddOnOffer>;
+
+/**
+ * AddOnTerms are what a version of an add-on gives and costs. They never change
+ * once published. An add-on may give nothing that Licet counts, such as a
+ * training.
+ *
+ * @generated from message licet.licensing.v1.AddOnTerms
+ */
+export declare type AddOnTerms = Message<"licet.licensing.v1.AddOnTerms"> & {
+  /**
+   * The codes of features that a license with the add-on has.
+   *
+   * @generated from field: repeated string features = 1;
+   */
+  features: string[];
+
+  /**
+   * What each unit adds to limits, at most once a metric and window.
+   *
+   * @generated from field: repeated licet.licensing.v1.AddOnLimit limits = 2;
+   */
+  limits: AddOnLimit[];
+
+  /**
+   * How many seats each unit adds.
+   *
+   * @generated from field: uint32 seats = 3;
+   */
+  seats: number;
+
+  /**
+   * With which plans it can be had, each named at most once.
+   *
+   * @generated from field: repeated licet.licensing.v1.AddOnOffer offers = 4;
+   */
+  offers: AddOnOffer[];
+
+  /**
+   * How many units a license can hold at most; 1,000,000 when 0.
+   *
+   * @generated from field: uint32 max_quantity = 5;
+   */
+  maxQuantity: number;
+};
+
+/**
+ * Describes the message licet.licensing.v1.AddOnTerms.
+ * Use `create(AddOnTermsSchema)` to create a new message.
+ */
+export declare const AddOnTermsSchema: GenMessage<AddOnTerms>;
+
+/**
+ * AddOn is a purchasable extra to the plans of a product.
+ *
+ * @generated from message licet.licensing.v1.AddOn
+ */
+export declare type AddOn = Message<"licet.licensing.v1.AddOn"> & {
+  /**
+   * The product that it is for.
+   *
+   * @generated from field: string product = 1;
+   */
+  product: string;
+
+  /**
+   * The add-on's code, unique in its product, such as `extra-tb`.
+   *
+   * @generated from field: string add_on = 2;
+   */
+  addOn: string;
+
+  /**
+   * The name that people see.
+   *
+   * @generated from field: string name = 3;
+   */
+  name: string;
+
+  /**
+   * Which version these terms are, from 1.
+   *
+   * @generated from field: uint32 version = 4;
+   */
+  version: number;
+
+  /**
+   * Which version is sold.
+   *
+   * @generated from field: uint32 latest_version = 5;
+   */
+  latestVersion: number;
+
+  /**
+   * The terms of this version.
+   *
+   * @generated from field: licet.licensing.v1.AddOnTerms terms = 6;
+   */
+  terms?: AddOnTerms | undefined;
+
+  /**
+   * When this version was published.
+   *
+   * @generated from field: google.protobuf.Timestamp published_at = 7;
+   */
+  publishedAt?: Timestamp | undefined;
+
+  /**
+   * Since when no license gets it any more; absent: licenses still do. Those
+   * that hold it keep it.
+   *
+   * @generated from field: google.protobuf.Timestamp retired_at = 8;
+   */
+  retiredAt?: Timestamp | undefined;
+
+  /**
+   * Changes with every update of the add-on and with every new version, see
+   * Product.
+   *
+   * @generated from field: string etag = 9;
+   */
+  etag: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.AddOn.
+ * Use `create(AddOnSchema)` to create a new message.
+ */
+export declare const AddOnSchema: GenMessage<AddOn>;
+
+/**
  * ProductCatalog is what deciders need of a product: which features exist
  * (what `*` means) and how each behaves. It is published whenever something of
  * the product changes: itself, a feature, a plan or an add-on. Of plans and

@@ -4,7 +4,7 @@
 
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { FailMode, Feature, KeyFormat, Plan, PlanTerms, Product } from "./catalog_pb.js";
+import type { AddOn, AddOnTerms, FailMode, Feature, KeyFormat, Plan, PlanTerms, Product } from "./catalog_pb.js";
 import type { FieldMask } from "@bufbuild/protobuf/wkt";
 
 /**
@@ -884,6 +884,340 @@ export declare type ListPlansResponse = Message<"licet.licensing.v1.ListPlansRes
 export declare const ListPlansResponseSchema: GenMessage<ListPlansResponse>;
 
 /**
+ * CreateAddOnRequest describes the add-on.
+ *
+ * @generated from message licet.licensing.v1.CreateAddOnRequest
+ */
+export declare type CreateAddOnRequest = Message<"licet.licensing.v1.CreateAddOnRequest"> & {
+  /**
+   * Makes repetitions safe, see CreateProductRequest.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The product that it is for.
+   *
+   * @generated from field: string product = 2;
+   */
+  product: string;
+
+  /**
+   * The add-on's code, such as `extra-tb`.
+   *
+   * @generated from field: string add_on = 3;
+   */
+  addOn: string;
+
+  /**
+   * The name that people see.
+   *
+   * @generated from field: string name = 4;
+   */
+  name: string;
+
+  /**
+   * What version 1 gives and costs.
+   *
+   * @generated from field: licet.licensing.v1.AddOnTerms terms = 5;
+   */
+  terms?: AddOnTerms | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.CreateAddOnRequest.
+ * Use `create(CreateAddOnRequestSchema)` to create a new message.
+ */
+export declare const CreateAddOnRequestSchema: GenMessage<CreateAddOnRequest>;
+
+/**
+ * CreateAddOnResponse returns the add-on.
+ *
+ * @generated from message licet.licensing.v1.CreateAddOnResponse
+ */
+export declare type CreateAddOnResponse = Message<"licet.licensing.v1.CreateAddOnResponse"> & {
+  /**
+   * The add-on in version 1.
+   *
+   * @generated from field: licet.licensing.v1.AddOn add_on = 1;
+   */
+  addOn?: AddOn | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.CreateAddOnResponse.
+ * Use `create(CreateAddOnResponseSchema)` to create a new message.
+ */
+export declare const CreateAddOnResponseSchema: GenMessage<CreateAddOnResponse>;
+
+/**
+ * PublishAddOnVersionRequest gives the new terms.
+ *
+ * @generated from message licet.licensing.v1.PublishAddOnVersionRequest
+ */
+export declare type PublishAddOnVersionRequest = Message<"licet.licensing.v1.PublishAddOnVersionRequest"> & {
+  /**
+   * Makes repetitions safe, see CreateProductRequest.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The product that the add-on is for.
+   *
+   * @generated from field: string product = 2;
+   */
+  product: string;
+
+  /**
+   * The add-on's code.
+   *
+   * @generated from field: string add_on = 3;
+   */
+  addOn: string;
+
+  /**
+   * What the new version gives and costs.
+   *
+   * @generated from field: licet.licensing.v1.AddOnTerms terms = 4;
+   */
+  terms?: AddOnTerms | undefined;
+
+  /**
+   * The add-on's etag as the caller knows it; unchecked when empty.
+   *
+   * @generated from field: string etag = 5;
+   */
+  etag: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.PublishAddOnVersionRequest.
+ * Use `create(PublishAddOnVersionRequestSchema)` to create a new message.
+ */
+export declare const PublishAddOnVersionRequestSchema: GenMessage<PublishAddOnVersionRequest>;
+
+/**
+ * PublishAddOnVersionResponse returns the add-on.
+ *
+ * @generated from message licet.licensing.v1.PublishAddOnVersionResponse
+ */
+export declare type PublishAddOnVersionResponse = Message<"licet.licensing.v1.PublishAddOnVersionResponse"> & {
+  /**
+   * The add-on in its new version.
+   *
+   * @generated from field: licet.licensing.v1.AddOn add_on = 1;
+   */
+  addOn?: AddOn | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.PublishAddOnVersionResponse.
+ * Use `create(PublishAddOnVersionResponseSchema)` to create a new message.
+ */
+export declare const PublishAddOnVersionResponseSchema: GenMessage<PublishAddOnVersionResponse>;
+
+/**
+ * UpdateAddOnRequest says what of an add-on is to change.
+ *
+ * @generated from message licet.licensing.v1.UpdateAddOnRequest
+ */
+export declare type UpdateAddOnRequest = Message<"licet.licensing.v1.UpdateAddOnRequest"> & {
+  /**
+   * Makes repetitions safe, see CreateProductRequest.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The product that the add-on is for.
+   *
+   * @generated from field: string product = 2;
+   */
+  product: string;
+
+  /**
+   * The add-on's code.
+   *
+   * @generated from field: string add_on = 3;
+   */
+  addOn: string;
+
+  /**
+   * The add-on's etag as the caller knows it; unchecked when empty.
+   *
+   * @generated from field: string etag = 4;
+   */
+  etag: string;
+
+  /**
+   * Which of the following fields to take over: `name`, `retired`.
+   *
+   * @generated from field: google.protobuf.FieldMask update_mask = 5;
+   */
+  updateMask?: FieldMask | undefined;
+
+  /**
+   * The name that people see.
+   *
+   * @generated from field: string name = 6;
+   */
+  name: string;
+
+  /**
+   * Whether no license gets units of it any more. Those that hold some keep
+   * them.
+   *
+   * @generated from field: bool retired = 7;
+   */
+  retired: boolean;
+};
+
+/**
+ * Describes the message licet.licensing.v1.UpdateAddOnRequest.
+ * Use `create(UpdateAddOnRequestSchema)` to create a new message.
+ */
+export declare const UpdateAddOnRequestSchema: GenMessage<UpdateAddOnRequest>;
+
+/**
+ * UpdateAddOnResponse returns the add-on.
+ *
+ * @generated from message licet.licensing.v1.UpdateAddOnResponse
+ */
+export declare type UpdateAddOnResponse = Message<"licet.licensing.v1.UpdateAddOnResponse"> & {
+  /**
+   * The add-on in its latest version, as it now is.
+   *
+   * @generated from field: licet.licensing.v1.AddOn add_on = 1;
+   */
+  addOn?: AddOn | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.UpdateAddOnResponse.
+ * Use `create(UpdateAddOnResponseSchema)` to create a new message.
+ */
+export declare const UpdateAddOnResponseSchema: GenMessage<UpdateAddOnResponse>;
+
+/**
+ * GetAddOnRequest names the add-on.
+ *
+ * @generated from message licet.licensing.v1.GetAddOnRequest
+ */
+export declare type GetAddOnRequest = Message<"licet.licensing.v1.GetAddOnRequest"> & {
+  /**
+   * The product that the add-on is for.
+   *
+   * @generated from field: string product = 1;
+   */
+  product: string;
+
+  /**
+   * The add-on's code.
+   *
+   * @generated from field: string add_on = 2;
+   */
+  addOn: string;
+
+  /**
+   * The version; the latest when 0.
+   *
+   * @generated from field: uint32 version = 3;
+   */
+  version: number;
+};
+
+/**
+ * Describes the message licet.licensing.v1.GetAddOnRequest.
+ * Use `create(GetAddOnRequestSchema)` to create a new message.
+ */
+export declare const GetAddOnRequestSchema: GenMessage<GetAddOnRequest>;
+
+/**
+ * GetAddOnResponse returns the add-on.
+ *
+ * @generated from message licet.licensing.v1.GetAddOnResponse
+ */
+export declare type GetAddOnResponse = Message<"licet.licensing.v1.GetAddOnResponse"> & {
+  /**
+   * The add-on in the version asked for.
+   *
+   * @generated from field: licet.licensing.v1.AddOn add_on = 1;
+   */
+  addOn?: AddOn | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.GetAddOnResponse.
+ * Use `create(GetAddOnResponseSchema)` to create a new message.
+ */
+export declare const GetAddOnResponseSchema: GenMessage<GetAddOnResponse>;
+
+/**
+ * ListAddOnsRequest asks for a page of add-ons.
+ *
+ * @generated from message licet.licensing.v1.ListAddOnsRequest
+ */
+export declare type ListAddOnsRequest = Message<"licet.licensing.v1.ListAddOnsRequest"> & {
+  /**
+   * Only this product's; all when empty.
+   *
+   * @generated from field: string product = 1;
+   */
+  product: string;
+
+  /**
+   * The most add-ons to return; 50 when 0.
+   *
+   * @generated from field: uint32 page_size = 2;
+   */
+  pageSize: number;
+
+  /**
+   * `next_page_token` of the page before.
+   *
+   * @generated from field: string page_token = 3;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.ListAddOnsRequest.
+ * Use `create(ListAddOnsRequestSchema)` to create a new message.
+ */
+export declare const ListAddOnsRequestSchema: GenMessage<ListAddOnsRequest>;
+
+/**
+ * ListAddOnsResponse is a page of add-ons.
+ *
+ * @generated from message licet.licensing.v1.ListAddOnsResponse
+ */
+export declare type ListAddOnsResponse = Message<"licet.licensing.v1.ListAddOnsResponse"> & {
+  /**
+   * The add-ons by product and code, each in its latest version.
+   *
+   * @generated from field: repeated licet.licensing.v1.AddOn add_ons = 1;
+   */
+  addOns: AddOn[];
+
+  /**
+   * Asks for the next page; empty when this was the last.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.ListAddOnsResponse.
+ * Use `create(ListAddOnsResponseSchema)` to create a new message.
+ */
+export declare const ListAddOnsResponseSchema: GenMessage<ListAddOnsResponse>;
+
+/**
  * CatalogService keeps what a tenant sells: products, their features, and
  * plans in immutable versions.
  *
@@ -1041,6 +1375,70 @@ export declare const CatalogService: GenService<{
     methodKind: "unary";
     input: typeof ListPlansRequestSchema;
     output: typeof ListPlansResponseSchema;
+  },
+  /**
+   * CreateAddOn adds an add-on with its version 1.
+   *
+   * Errors: NOT_FOUND `PRODUCT_NOT_FOUND`, `FEATURE_NOT_FOUND`;
+   * ALREADY_EXISTS `ADD_ON_EXISTS`.
+   *
+   * @generated from rpc licet.licensing.v1.CatalogService.CreateAddOn
+   */
+  createAddOn: {
+    methodKind: "unary";
+    input: typeof CreateAddOnRequestSchema;
+    output: typeof CreateAddOnResponseSchema;
+  },
+  /**
+   * PublishAddOnVersion gives an add-on new terms as its next version. Licenses
+   * keep what they were sold.
+   *
+   * Errors: NOT_FOUND `PRODUCT_NOT_FOUND`, `ADD_ON_NOT_FOUND`,
+   * `FEATURE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`.
+   *
+   * @generated from rpc licet.licensing.v1.CatalogService.PublishAddOnVersion
+   */
+  publishAddOnVersion: {
+    methodKind: "unary";
+    input: typeof PublishAddOnVersionRequestSchema;
+    output: typeof PublishAddOnVersionResponseSchema;
+  },
+  /**
+   * UpdateAddOn changes the fields of an add-on that `update_mask` names. What
+   * it gives and costs is changed by PublishAddOnVersion.
+   *
+   * Errors: NOT_FOUND `PRODUCT_NOT_FOUND`, `ADD_ON_NOT_FOUND`; ABORTED
+   * `ETAG_MISMATCH`.
+   *
+   * @generated from rpc licet.licensing.v1.CatalogService.UpdateAddOn
+   */
+  updateAddOn: {
+    methodKind: "unary";
+    input: typeof UpdateAddOnRequestSchema;
+    output: typeof UpdateAddOnResponseSchema;
+  },
+  /**
+   * GetAddOn returns an add-on in its latest or a given version.
+   *
+   * Errors: NOT_FOUND `ADD_ON_NOT_FOUND`.
+   *
+   * @generated from rpc licet.licensing.v1.CatalogService.GetAddOn
+   */
+  getAddOn: {
+    methodKind: "unary";
+    input: typeof GetAddOnRequestSchema;
+    output: typeof GetAddOnResponseSchema;
+  },
+  /**
+   * ListAddOns lists the add-ons of one product, or of all, in their latest
+   * versions.
+   *
+   * @generated from rpc licet.licensing.v1.CatalogService.ListAddOns
+   */
+  listAddOns: {
+    methodKind: "unary";
+    input: typeof ListAddOnsRequestSchema;
+    output: typeof ListAddOnsResponseSchema;
   },
 }>;
 

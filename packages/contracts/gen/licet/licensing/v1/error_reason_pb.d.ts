@@ -271,6 +271,36 @@ export enum ErrorReason {
   PLAN_FOR_OTHER_CUSTOMER = 72,
 
   /**
+   * ALREADY_EXISTS: the product has an add-on of this code.
+   *
+   * @generated from enum value: ERROR_REASON_ADD_ON_EXISTS = 73;
+   */
+  ADD_ON_EXISTS = 73,
+
+  /**
+   * NOT_FOUND: the product has no such add-on, or the add-on no such version.
+   *
+   * @generated from enum value: ERROR_REASON_ADD_ON_NOT_FOUND = 74;
+   */
+  ADD_ON_NOT_FOUND = 74,
+
+  /**
+   * FAILED_PRECONDITION: the add-on can't be had with the license's plan, or the
+   * license has none. The metadata `add_on` says which one.
+   *
+   * @generated from enum value: ERROR_REASON_ADD_ON_NOT_OFFERED = 75;
+   */
+  ADD_ON_NOT_OFFERED = 75,
+
+  /**
+   * FAILED_PRECONDITION: the add-on was retired, and no license gets units of it
+   * any more. The metadata `add_on` says which one.
+   *
+   * @generated from enum value: ERROR_REASON_ADD_ON_RETIRED = 76;
+   */
+  ADD_ON_RETIRED = 76,
+
+  /**
    * FAILED_PRECONDITION: the license's plan version does not let the feature be
    * granted, see `grantable_features` of PlanTerms. The metadata `feature`,
    * `plan` and `plan_version` say which ones.

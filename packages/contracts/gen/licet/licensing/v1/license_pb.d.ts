@@ -4,13 +4,62 @@
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import type { Money } from "../../type/v1/money_pb.js";
 import type { Cycle, LicenseType, Limit } from "./catalog_pb.js";
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
  * Describes the file licet/licensing/v1/license.proto.
  */
 export declare const file_licet_licensing_v1_license: GenFile;
+
+/**
+ * LicenseAddOn is an add-on that a license holds, as it was sold.
+ *
+ * @generated from message licet.licensing.v1.LicenseAddOn
+ */
+export declare type LicenseAddOn = Message<"licet.licensing.v1.LicenseAddOn"> & {
+  /**
+   * The add-on's code.
+   *
+   * @generated from field: string add_on = 1;
+   */
+  addOn: string;
+
+  /**
+   * The version that was sold.
+   *
+   * @generated from field: uint32 version = 2;
+   */
+  version: number;
+
+  /**
+   * How many units.
+   *
+   * @generated from field: uint32 quantity = 3;
+   */
+  quantity: number;
+
+  /**
+   * What one unit costs for one `price_cycle`; absent: nothing.
+   *
+   * @generated from field: licet.type.v1.Money price = 4;
+   */
+  price?: Money | undefined;
+
+  /**
+   * What the price is for: a month or a year.
+   *
+   * @generated from field: licet.licensing.v1.Cycle price_cycle = 5;
+   */
+  priceCycle: Cycle;
+};
+
+/**
+ * Describes the message licet.licensing.v1.LicenseAddOn.
+ * Use `create(LicenseAddOnSchema)` to create a new message.
+ */
+export declare const LicenseAddOnSchema: GenMessage<LicenseAddOn>;
 
 /**
  * Grant is a feature that is switched on for one license beyond its plan.
@@ -127,21 +176,22 @@ export declare type License = Message<"licet.licensing.v1.License"> & {
   status: LicenseStatus;
 
   /**
-   * The features that it gives; `*` means all of the product.
+   * The features that it gives, those of its add-ons included; `*` means all of
+   * the product.
    *
    * @generated from field: repeated string features = 8;
    */
   features: string[];
 
   /**
-   * The limits that bind it.
+   * The limits that bind it, raised by its add-ons.
    *
    * @generated from field: repeated licet.licensing.v1.Limit limits = 9;
    */
   limits: Limit[];
 
   /**
-   * How many seats it has; absent: unlimited.
+   * How many seats it has, those of its add-ons included; absent: unlimited.
    *
    * @generated from field: optional uint32 seats = 10;
    */
@@ -240,6 +290,13 @@ export declare type License = Message<"licet.licensing.v1.License"> & {
    * @generated from field: google.protobuf.Timestamp unpaid_grace_until = 28;
    */
   unpaidGraceUntil?: Timestamp | undefined;
+
+  /**
+   * The add-ons that it holds, by code.
+   *
+   * @generated from field: repeated licet.licensing.v1.LicenseAddOn add_ons = 30;
+   */
+  addOns: LicenseAddOn[];
 
   /**
    * What else its plan version promises, see PlanTerms; empty for a bare

@@ -4,6 +4,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
+import type { Money } from "../../type/v1/money_pb.js";
 import type { FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Cycle, Limit, ProductCatalog } from "./catalog_pb.js";
 import type { License } from "./license_pb.js";
@@ -18,6 +19,68 @@ import type { EntitlementSnapshot } from "./entitlement_pb.js";
  * Describes the file licet/licensing/v1/licensing_service.proto.
  */
 export declare const file_licet_licensing_v1_licensing_service: GenFile;
+
+/**
+ * AddOnOrder says how many units of an add-on a license is to hold.
+ *
+ * @generated from message licet.licensing.v1.AddOnOrder
+ */
+export declare type AddOnOrder = Message<"licet.licensing.v1.AddOnOrder"> & {
+  /**
+   * The add-on's code, of the license's product.
+   *
+   * @generated from field: string add_on = 1;
+   */
+  addOn: string;
+
+  /**
+   * The version; when 0 the one that the license holds, else the latest.
+   *
+   * @generated from field: uint32 version = 2;
+   */
+  version: number;
+
+  /**
+   * How many units.
+   *
+   * @generated from field: uint32 quantity = 3;
+   */
+  quantity: number;
+
+  /**
+   * What one unit costs, where the offer leaves that to an agreement. Absent:
+   * what was agreed for the units that the license holds.
+   *
+   * @generated from field: licet.type.v1.Money price = 4;
+   */
+  price?: Money | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.AddOnOrder.
+ * Use `create(AddOnOrderSchema)` to create a new message.
+ */
+export declare const AddOnOrderSchema: GenMessage<AddOnOrder>;
+
+/**
+ * AddOnOrders are all the add-ons that a license is to hold.
+ *
+ * @generated from message licet.licensing.v1.AddOnOrders
+ */
+export declare type AddOnOrders = Message<"licet.licensing.v1.AddOnOrders"> & {
+  /**
+   * Each add-on at most once; none at all when empty.
+   *
+   * @generated from field: repeated licet.licensing.v1.AddOnOrder orders = 1;
+   */
+  orders: AddOnOrder[];
+};
+
+/**
+ * Describes the message licet.licensing.v1.AddOnOrders.
+ * Use `create(AddOnOrdersSchema)` to create a new message.
+ */
+export declare const AddOnOrdersSchema: GenMessage<AddOnOrders>;
 
 /**
  * ProvisionLicenseRequest says who gets what, for how long.
@@ -78,8 +141,8 @@ export declare type ProvisionLicenseRequest = Message<"licet.licensing.v1.Provis
   validUntil?: Timestamp | undefined;
 
   /**
-   * How many seats it has. With a plan: the plan's when absent. Bare:
-   * required.
+   * How many seats it has without those of its add-ons. With a plan: the plan's
+   * when absent. Bare: required.
    *
    * @generated from field: optional uint32 seats = 8;
    */
@@ -151,6 +214,13 @@ export declare type ProvisionLicenseRequest = Message<"licet.licensing.v1.Provis
    * @generated from field: bool auto_renew = 14;
    */
   autoRenew: boolean;
+
+  /**
+   * The add-ons that it holds, each at most once. With a plan only.
+   *
+   * @generated from field: repeated licet.licensing.v1.AddOnOrder add_ons = 30;
+   */
+  addOns: AddOnOrder[];
 };
 
 /**
@@ -750,9 +820,9 @@ export declare type UpdateLicenseRequest = Message<"licet.licensing.v1.UpdateLic
 
   /**
    * Which of the following fields to take over: `metadata`, `seats`,
-   * `auto_renew`, `grace_days`, `features`, `limits`, `cancels_at`. A field
-   * that is named and absent is emptied. Of `cancels_at` there is no field: to
-   * name it takes back a cancellation at the end.
+   * `auto_renew`, `grace_days`, `features`, `limits`, `add_ons`, `cancels_at`. A
+   * field that is named and absent is emptied. Of `cancels_at` there is no
+   * field: to name it takes back a cancellation at the end.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 4;
    */
@@ -766,7 +836,7 @@ export declare type UpdateLicenseRequest = Message<"licet.licensing.v1.UpdateLic
   metadata: { [key: string]: string };
 
   /**
-   * How many seats it has; unlimited when absent.
+   * How many seats it has without those of its add-ons; unlimited when absent.
    *
    * @generated from field: optional uint32 seats = 6;
    */
@@ -807,6 +877,14 @@ export declare type UpdateLicenseRequest = Message<"licet.licensing.v1.UpdateLic
    * @generated from field: string reason = 11;
    */
   reason: string;
+
+  /**
+   * The add-ons that it holds, each at most once; replaced as a whole. Units
+   * that it holds already stay as they were sold where `version` is 0.
+   *
+   * @generated from field: repeated licet.licensing.v1.AddOnOrder add_ons = 30;
+   */
+  addOns: AddOnOrder[];
 };
 
 /**
@@ -1140,7 +1218,8 @@ export declare type ChangePlanRequest = Message<"licet.licensing.v1.ChangePlanRe
   planVersion: number;
 
   /**
-   * How many seats it has from then on; the plan's when absent.
+   * How many seats it has from then on without those of its add-ons; the plan's
+   * when absent.
    *
    * @generated from field: optional uint32 seats = 6;
    */
@@ -1160,6 +1239,15 @@ export declare type ChangePlanRequest = Message<"licet.licensing.v1.ChangePlanRe
    * @generated from field: string reason = 8;
    */
   reason: string;
+
+  /**
+   * The add-ons that it holds from then on; those that it holds when absent.
+   * On another plan they are sold as their versions offer them with that plan,
+   * on another version of the plan they stay as they were sold.
+   *
+   * @generated from field: licet.licensing.v1.AddOnOrders add_ons = 30;
+   */
+  addOns?: AddOnOrders | undefined;
 };
 
 /**
@@ -1930,7 +2018,9 @@ export declare const LicensingService: GenService<{
    * `PLAN_NOT_FOUND`, `FEATURE_NOT_FOUND`; ALREADY_EXISTS `LICENSE_EXISTS`;
    * FAILED_PRECONDITION `TOO_MANY_LICENSES`, `PLAN_RETIRED`,
    * `PLAN_FOR_OTHER_CUSTOMER`; with a key those of KeyService.IssueKey,
-   * NOT_FOUND `KEY_NOT_FOUND` and FAILED_PRECONDITION `KEY_NOT_IN_FORCE`.
+   * NOT_FOUND `KEY_NOT_FOUND` and FAILED_PRECONDITION `KEY_NOT_IN_FORCE`; with
+   * add-ons NOT_FOUND `ADD_ON_NOT_FOUND`, FAILED_PRECONDITION
+   * `ADD_ON_NOT_OFFERED`, `ADD_ON_RETIRED`.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.ProvisionLicense
    */
@@ -2046,7 +2136,8 @@ export declare const LicensingService: GenService<{
    *
    * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
    * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`, `TOO_MANY_LICENSES`
-   * when it would grow too large; NOT_FOUND `FEATURE_NOT_FOUND`.
+   * when it would grow too large; NOT_FOUND `FEATURE_NOT_FOUND`; with add-ons
+   * as ProvisionLicense.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.UpdateLicense
    */
@@ -2110,7 +2201,7 @@ export declare const LicensingService: GenService<{
    * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
    * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`, `TOO_MANY_LICENSES`
    * when it would grow too large, `PLAN_RETIRED`, `PLAN_FOR_OTHER_CUSTOMER`;
-   * NOT_FOUND `PLAN_NOT_FOUND`.
+   * NOT_FOUND `PLAN_NOT_FOUND`; with add-ons as ProvisionLicense.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.ChangePlan
    */

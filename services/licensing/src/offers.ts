@@ -1,8 +1,11 @@
 import type { Transaction } from "kysely";
-import type { Product } from "../domain/product.ts";
-import type { Plan } from "../domain/terms.ts";
-import { checkFeaturesExist, getPlan, getProduct } from "./catalog.ts";
-import type { DB } from "./schema.ts";
+import { sellAddOns } from "./add-ons.ts";
+import type { AddOn, AddOnOrder, HeldAddOn } from "./domain/add-on.ts";
+import type { Product } from "./domain/product.ts";
+import type { Plan } from "./domain/terms.ts";
+import { findAddOns } from "./store/add-ons.ts";
+import { checkFeaturesExist, getPlan, getProduct } from "./store/catalog.ts";
+import type { DB } from "./store/schema.ts";
 
 /** What can be provisioned, as it is when it is first asked for in a transaction; each thing is read once. */
 export interface Offers {
@@ -12,6 +15,13 @@ export interface Offers {
   plan(product: string, plan: string, version: number): Promise<Plan>;
   /** @throws ServiceError NOT_FOUND `FEATURE_NOT_FOUND` */
   checkFeatures(product: string, features: readonly string[]): Promise<void>;
+  /** Add-ons as they are ordered with a plan by a license that holds none. @throws ServiceError as `sellAddOns` */
+  sell(plan: Plan, orders: readonly AddOnOrder[]): Promise<readonly HeldAddOn[]>;
+  /** Those add-ons of a product that there are in the versions of the orders, by code. */
+  addOns(
+    product: string,
+    orders: readonly Pick<AddOnOrder, "addOn" | "version">[],
+  ): Promise<ReadonlyMap<string, AddOn>>;
 }
 
 /** The tenant's offers inside a transaction. */
@@ -23,6 +33,9 @@ export function offersOf(tx: Transaction<DB>, tenant: string): Offers {
     plan: (product, plan, version) =>
       remembered(plans, `${product} ${plan} ${version}`, () => getPlan(tx, tenant, product, plan, version)),
     checkFeatures: (product, features) => checkFeaturesExist(tx, tenant, product, features),
+    sell: async (plan, orders) =>
+      orders.length === 0 ? [] : sellAddOns(tx, tenant, plan, orders, { held: [], at: "add_ons" }),
+    addOns: (product, orders) => findAddOns(tx, tenant, product, orders),
   };
 }
 
