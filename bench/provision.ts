@@ -216,11 +216,12 @@ async function recordAll(database: LicensingDatabase, keys: readonly string[]): 
         customerId: customerOf(license),
         licenseId: licenseOf(license),
       });
-      // What only a first call does is not the operation's cost.
-      await call(clients, about(), keys);
+      // What only first calls do is not the operation's cost: of a key, it is looked up, and calls of the day are taken.
+      const sameKey = keys.slice(0, 1);
+      for (let first = 0; first < 2; first++) await call(clients, about(), sameKey);
       await setVersion(database.adminUrl, customerOf(license), MARKED_VERSION);
       const subject = about();
-      recordings.set(name, await record(subject, () => call(clients, subject, keys)));
+      recordings.set(name, await record(subject, () => call(clients, subject, sameKey)));
     }
     return recordings;
   } finally {

@@ -29,7 +29,7 @@ export async function startValidation(): Promise<{ port: number; credential: str
   await startTelemetry({ serviceName: "bench", version: "0", host: "127.0.0.1", metricsPort: 0 });
   const key = generateApiKey();
   const licensing = standIn(key);
-  const credentials = createLicensingCredentials({ licensing, meshKey: "mesh" });
+  const credentials = createLicensingCredentials({ licensing, meshKey: "mesh", logger });
   const validation = createValidation(defaults, { bus: silentBus, licensing, logger });
   const pipeline = createPipeline({
     authenticate: (headers) => credentials.authenticate(headers),

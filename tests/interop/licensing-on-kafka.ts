@@ -68,7 +68,7 @@ export async function startLicensingOnKafka(brokers: readonly string[]): Promise
     logger,
   });
   const inside = createLocalTransport({ bindings, pipeline, headers: { authorization: `Bearer ${meshKey}` } });
-  const credentials: Credentials = createLicensingCredentials({ licensing: inside, meshKey });
+  const credentials: Credentials = createLicensingCredentials({ licensing: inside, meshKey, logger });
   const following = await followCredentials(credentials, bus, logger);
   licensing.start();
   const operator = generateApiKey();

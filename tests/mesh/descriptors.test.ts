@@ -1,37 +1,27 @@
-import { globSync } from "node:fs";
-import path from "node:path";
-import { type DescMessage, type DescMethod, type DescService, hasOption } from "@bufbuild/protobuf";
+import { type DescMessage, hasOption } from "@bufbuild/protobuf";
 import { MethodOptions_IdempotencyLevel as Level } from "@bufbuild/protobuf/wkt";
 import { describe, expect, test } from "@jest/globals";
 import { deadline_ms, required_scope } from "@licet/contracts/licet/options/v1/options_pb";
 import { scopesOf } from "@licet/licensing/domain/roles";
 import { readPolicy } from "@licet/platform/rpc/call";
+import { everyMethod } from "./every-service.ts";
 
 // That every message, field and value has a comment is what `buf lint` checks: generated code carries no comments.
 
-const contracts = path.join(import.meta.dirname, "../../packages/contracts/gen/licet");
-
-/** Every service of the contracts: found, not listed, so that a new one can't be forgotten here. */
-const services: readonly DescService[] = (
-  await Promise.all(globSync("**/*_pb.js", { cwd: contracts }).map((file) => import(path.join(contracts, file))))
-)
-  .flatMap((module) => Object.values(module as Readonly<Record<string, { readonly kind?: string }>>))
-  .filter((exported): exported is DescService => exported.kind === "service");
-
-const methods = services.flatMap((service) =>
-  service.methods.map((method): [string, DescMethod] => [`${service.typeName}/${method.name}`, method]),
-);
-
-/** What makes a repetition of a mutation harmless, by the message that carries it: a request_id, the ids of events, or a place in a file. */
+/**
+ * What makes a repetition of a mutation harmless, by the message that carries it: a request_id, the ids of events, a place in
+ * a file, or that of several times the latest counts.
+ */
 function repeatable(input: DescMessage): string[] {
   const named = (name: string) => input.fields.find((field) => field.name === name);
   const event = named("event") ?? named("events");
   const keyed = event?.message?.fields.some((field) => field.name === "id") ? ["event ids"] : [];
+  const latest = named("uses") ? ["the latest use"] : [];
   const placed = named("import_id") && named("offset") ? ["place in a file"] : [];
-  return [...(named("request_id") ? ["request_id"] : []), ...keyed, ...placed];
+  return [...(named("request_id") ? ["request_id"] : []), ...keyed, ...latest, ...placed];
 }
 
-describe.each(methods)("%s", (_name, method) => {
+describe.each([...everyMethod])("%s", (_name, method) => {
   test("says its scope, its idempotency level and its deadline", () => {
     expect(hasOption(method, required_scope)).toBe(true);
     expect(hasOption(method, deadline_ms)).toBe(true);

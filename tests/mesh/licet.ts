@@ -12,6 +12,8 @@ import { createStandalone, type Started } from "@licet/standalone";
 export interface TestLicet extends Started {
   /** A channel that calls as a tenant's role, such as `tradsys`, `service`. */
   as(tenant: string, role: string): Channel;
+  /** What the names of its databases begin with. */
+  readonly databasePrefix: string;
   /** Runs SQL as superuser in one of the databases: `licensing`, `metering`, `bus`. */
   sql<T>(database: string, text: string): Promise<T[]>;
   stop(): Promise<void>;
@@ -33,6 +35,7 @@ export async function startLicet({ seed }: { seed: boolean }): Promise<TestLicet
   const databases = ["licensing", "metering", "bus"].map((name) => `${databasePrefix}_${name}`);
   return {
     ...started,
+    databasePrefix,
     as(tenant, role) {
       const credential = started.run.apiKeys[tenant]?.[role];
       if (credential === undefined) throw new Error(`there is no key of ${tenant}'s ${role}`);

@@ -11,6 +11,7 @@ import { platformError, ServiceError } from "@licet/platform/errors";
 import type { EventBus, Subscription } from "@licet/platform/events/bus";
 import { createConsumer } from "@licet/platform/events/consumer";
 import type { Logger } from "@licet/platform/logging";
+import { createKeyUse, type KeyUse } from "./key-use.ts";
 
 /** What the services of a mesh may ask of each other with the key that they share. */
 export const meshScopes = ["mesh", "catalog:read", "customers:read", "licenses:read", "usage:read"] as const;
@@ -26,21 +27,32 @@ export interface LicensingCredentialsOptions {
   readonly licensing: Transport;
   /** The key that services of the mesh present. */
   readonly meshKey: string;
+  readonly logger: Logger;
   /** The clock, in epoch milliseconds. */
   readonly now?: () => number;
+}
+
+/** Credentials of a process that has licensing to ask. */
+export interface LicensingCredentials extends Credentials {
+  /** When which key was used, as licensing is told. */
+  readonly use: Pick<KeyUse, "start" | "report" | "stop">;
 }
 
 /**
  * Creates credentials that know the mesh's key and the API keys of all tenants: from the events that
  * {@link followCredentials} applies, and else from licensing.
  */
-export function createLicensingCredentials({ licensing, meshKey, now }: LicensingCredentialsOptions): Credentials {
+export function createLicensingCredentials(options: LicensingCredentialsOptions): LicensingCredentials {
+  const { licensing, meshKey, logger, now } = options;
   const tenants = createClient(TenantService, licensing);
-  return createCredentials({
+  const use = createKeyUse({ licensing, apply: (changed) => credentials.apply(toStored(changed)), logger });
+  const credentials = createCredentials({
     resolve: (keyId) => resolve(tenants, keyId),
     mesh: { key: meshKey, scopes: meshScopes },
+    used: use.note,
     ...(now && { now }),
   });
+  return { ...credentials, use };
 }
 
 /** Applies every change of an API key, those of the past first. The topic is compacted, so that is one record a key. */

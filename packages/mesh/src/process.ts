@@ -1,7 +1,6 @@
 import { readFile } from "node:fs/promises";
 import type { Transport } from "@connectrpc/connect";
 import { ConfigError, parseConfig } from "@licet/platform/config";
-import type { Credentials } from "@licet/platform/credentials";
 import type { EventBus } from "@licet/platform/events/bus";
 import { createLifecycle, type Lifecycle } from "@licet/platform/lifecycle";
 import { createLogger, type Logger } from "@licet/platform/logging";
@@ -14,7 +13,7 @@ import { serve } from "@licet/platform/serve";
 import { startTelemetry } from "@licet/platform/telemetry";
 import type { z } from "zod";
 import { openBus } from "./bus.ts";
-import { createLicensingCredentials, followCredentials } from "./credentials.ts";
+import { createLicensingCredentials, followCredentials, type LicensingCredentials } from "./credentials.ts";
 import { type ProcessSettings, processSettings, tlsIdentity } from "./settings.ts";
 
 /** A shutdown that takes longer is cut off; the next start recovers. */
@@ -154,6 +153,7 @@ async function start<S extends z.ZodObject>({ definition, common, own, logger, l
     authenticate: (headers) => credentials.authenticate(headers),
     maxConcurrent: common.MAX_CONCURRENT,
     maxStreams: common.MAX_STREAMS,
+    trustedProxies: common.TRUSTED_PROXIES,
     logger,
   });
   const { bindings } = service;
@@ -161,11 +161,13 @@ async function start<S extends z.ZodObject>({ definition, common, own, logger, l
     definition.licensing === undefined
       ? createLocalTransport({ bindings, pipeline, headers: { authorization: `Bearer ${meshKey}` } })
       : connect(definition.licensing(own));
-  const credentials: Credentials = createLicensingCredentials({ licensing, meshKey });
+  const credentials: LicensingCredentials = createLicensingCredentials({ licensing, meshKey, logger });
   const following = await followCredentials(credentials, bus, logger);
   lifecycle.defer("API keys", () => following.stop());
   await service.start();
   await following.caughtUp();
+  credentials.use.start();
+  lifecycle.defer("use of API keys", () => credentials.use.stop());
   const ports = await serve({
     host,
     grpcPort: common.GRPC_PORT,

@@ -1,5 +1,6 @@
 import { parseApiKey } from "@licet/platform/credentials";
 import { roles, roleUrl } from "@licet/platform/database/roles";
+import { readTrustedProxies, type TrustedProxies } from "@licet/platform/rpc/address";
 import { readTlsFiles, type TlsIdentity } from "@licet/platform/rpc/tls";
 import { z } from "zod";
 import { kafkaFields, withKafkaRules } from "./kafka-settings.ts";
@@ -49,6 +50,22 @@ function milliseconds(title: string, byDefault: number, max: number) {
     .default(byDefault)
     .meta({ title, description: `a whole number of milliseconds from 0 to ${max}` });
 }
+
+/** The setting that names the proxies in front of the ports. */
+export const trustedProxies = z
+  .string()
+  .transform((text, context): TrustedProxies => {
+    const proxies = readTrustedProxies(text);
+    if (proxies !== undefined) return proxies;
+    context.addIssue("holds something that is no address and no network");
+    return z.NEVER;
+  })
+  .optional()
+  .meta({
+    title:
+      "Proxies whose word, in `x-forwarded-for`, about where a call came from is taken, by limits of public calls and in the history; nobody's without it.",
+    description: "addresses and networks separated by commas, such as 10.0.0.0/8,fd00::/8",
+  });
 
 const databaseUrl = postgresUrl(
   "Administrator's URL of the Postgres server; database names and roles are put into it. Replicas do without it.",
@@ -129,6 +146,7 @@ const settings = z.object({
     .pipe(z.int("is no whole number").min(1, "is less than 1").max(10_000, "is too large"))
     .default(1_000)
     .meta({ title: "Streams served at once; more are refused.", description: "a whole number from 1 to 10000" }),
+  TRUSTED_PROXIES: trustedProxies,
   LOOK_AWAY_MS: milliseconds(
     "How long calls are still taken after SIGTERM, while health says NOT_SERVING and balancers look away.",
     1_000,

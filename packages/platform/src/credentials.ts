@@ -48,6 +48,8 @@ export interface CredentialsOptions {
   maxEntries?: number;
   /** How long, in milliseconds, an unknown key id stays unknown without asking again. */
   negativeTtlMs?: number;
+  /** Told of each call that an API key proves, with the version of the key that is known here. Runs on every call: it must be quick. */
+  used?: (keyId: string, version: bigint) => void;
   /** The clock, in epoch milliseconds. */
   now?: () => number;
 }
@@ -131,11 +133,13 @@ export function createCredentials(options: CredentialsOptions): Credentials {
         if (mesh !== undefined && timingSafeEqual(sha256(text), mesh.hash)) return meshCredential(mesh.scopes, tenant);
         throw invalid("the API key is malformed: it reads lct_<16 characters>.<43 characters>");
       }
-      const credential = verify(await replica.get(key.keyId), key.secret, now());
+      const known = await replica.get(key.keyId);
+      const credential = verify(known, key.secret, now());
       if (tenant !== null) {
         const message = `an API key belongs to one tenant and may not send the header ${TENANT_HEADER}`;
         throw platformError("SCOPE_MISSING", message);
       }
+      options.used?.(key.keyId, known?.version ?? 0n);
       return credential;
     },
   };

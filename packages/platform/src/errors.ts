@@ -34,6 +34,7 @@ const platformCode: Readonly<Record<PlatformReason, Code>> = {
   CANCELLED: "CANCELLED",
   METHOD_UNKNOWN: "UNIMPLEMENTED",
   INTERNAL: "INTERNAL",
+  RATE_LIMITED: "RESOURCE_EXHAUSTED",
 };
 
 /** The reason given to a status that carries none, because something foreign (a proxy, grpc-js) made it. */

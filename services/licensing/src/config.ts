@@ -22,6 +22,17 @@ export const subscriptionDefaults: SubscriptionLimits = {
   heartbeatMs: 3_000,
 };
 
+/** What bounds the calls of installed products, which have no API key. 0 is no bound. */
+export interface PublicCallLimits {
+  /** Calls that a license key may make in a day of UTC, of all replicas together. */
+  readonly perKeyAndDay: number;
+  /** Calls with keys that are none that one address may make in a minute, of each replica. */
+  readonly attemptsPerMinute: number;
+}
+
+/** The bounds of public calls that suit most: a key may be checked once a minute. */
+export const publicCallDefaults: PublicCallLimits = { perKeyAndDay: 1_440, attemptsPerMinute: 60 };
+
 /** What licensing needs to run. */
 export interface Config {
   /** Its database as each of the two serving roles. */
@@ -34,6 +45,8 @@ export interface Config {
   readonly currentMasterKey: string;
   /** What bounds the subscribers of license events; what suits most when absent. */
   readonly subscriptions?: SubscriptionLimits;
+  /** What bounds public calls; what suits most when absent. */
+  readonly publicCalls?: PublicCallLimits;
   /** Names the installation in what it signs, the claim `iss`; `licet` when absent. */
   readonly issuer?: string;
 }
@@ -44,8 +57,24 @@ export const DEFAULT_ISSUER = "licet";
 /** The bytes of a master key. */
 const MASTER_KEY_BYTES = 32;
 
+/** The settings that bound public calls, wherever licensing runs. */
+export const publicCallSettings = {
+  CALLS_PER_KEY_AND_DAY: calls(
+    "Calls that installed products may make with one license key in a day of UTC, of all replicas together.",
+    publicCallDefaults.perKeyAndDay,
+  ),
+  ATTEMPTS_PER_MINUTE: calls(
+    "Calls with license keys that are none that one address (of IPv6, its first 64 bits) may make in a minute, of each replica.",
+    publicCallDefaults.attemptsPerMinute,
+  ),
+};
+
+/** Values of {@link publicCallSettings}. */
+type PublicCallSettings = { readonly [K in keyof typeof publicCallSettings]: number };
+
 /** The settings of the process that licensing is alone in. */
 export const settings = databaseSettings.safeExtend({
+  ...publicCallSettings,
   MASTER_KEYS: z
     .string()
     .transform((text, context): MasterKey[] => {
@@ -94,6 +123,20 @@ function count(title: string, byDefault: number) {
     .meta({ title, description: "a whole number from 1 to 10000" });
 }
 
+/** A setting that holds how many calls there may be. */
+function calls(title: string, byDefault: number) {
+  return z.coerce
+    .number("is no number")
+    .pipe(z.int("is no whole number").min(0, "is negative").max(1_000_000_000, "is too large"))
+    .default(byDefault)
+    .meta({ title, description: "a whole number from 0 to 1000000000; 0 is no limit" });
+}
+
+/** What the settings say about public calls. */
+export function toPublicCallLimits(set: PublicCallSettings): PublicCallLimits {
+  return { perKeyAndDay: set.CALLS_PER_KEY_AND_DAY, attemptsPerMinute: set.ATTEMPTS_PER_MINUTE };
+}
+
 /** What the settings say about licensing. */
 export function toConfig(set: z.output<typeof settings>): Config {
   const { MASTER_KEYS: masterKeys, ISSUER: issuer } = set;
@@ -102,6 +145,7 @@ export function toConfig(set: z.output<typeof settings>): Config {
     masterKeys,
     currentMasterKey: masterKeys[0]?.id ?? "",
     issuer,
+    publicCalls: toPublicCallLimits(set),
     subscriptions: {
       ...subscriptionDefaults,
       maxTotal: set.MAX_SUBSCRIPTIONS,

@@ -3,6 +3,8 @@ import type { Databases } from "@licet/platform/database/database";
 import type { Logger } from "@licet/platform/logging";
 import type { MessageRules } from "@licet/platform/rpc/message-rules";
 import type { Kysely } from "kysely";
+import type { KnownKeys } from "./known-keys.ts";
+import type { PublicCalls } from "./public-calls.ts";
 import type { DB } from "./store/schema.ts";
 import type { Subscriptions } from "./subscriptions.ts";
 
@@ -13,6 +15,7 @@ export interface Context {
   readonly vault: Vault;
   /** Finds license keys. */
   readonly keyHash: KeyedHash;
+  readonly knownKeys: KnownKeys;
   /** Names the installation in what it signs. */
   readonly issuer: string;
   readonly now: () => Date;
@@ -27,4 +30,6 @@ export interface Context {
   readonly logger: Logger;
   /** What subscribers of the history share. */
   readonly subscriptions: Subscriptions;
+  /** What calls of installed products share. */
+  readonly publicCalls: PublicCalls;
 }

@@ -11,6 +11,8 @@ import { type Config, DEFAULT_ISSUER } from "./config.ts";
 import type { Context } from "./context.ts";
 import { heartbeatTopics, toRecords } from "./events.ts";
 import { recordCredentialChange } from "./history.ts";
+import { createKnownKeys } from "./known-keys.ts";
+import { createPublicCalls } from "./public-calls.ts";
 import { bindServices } from "./rpc/index.ts";
 import { jwkSet } from "./signatures.ts";
 import { publishedKeys } from "./signing-keys.ts";
@@ -65,20 +67,24 @@ export function createLicensing(config: Config, dependencies: Dependencies): Lic
   };
   const relay = createRelay({ url: database.systemUrl, bus, toRecords, heartbeatTopics, logger });
   const subscriptions = createSubscriptions(config, db.system, logger);
+  const now = dependencies.now ?? (() => new Date());
+  const publicCalls = createPublicCalls(config, now, logger);
   const ctx: Context = {
     db,
     vault: createVault(config.masterKeys, config.currentMasterKey),
     keyHash: createKeyedHash(config.masterKeys, config.currentMasterKey, "license key"),
+    knownKeys: createKnownKeys(),
     issuer: config.issuer ?? DEFAULT_ISSUER,
-    now: dependencies.now ?? (() => new Date()),
+    now,
     databaseNow: schedulerNow ? async () => schedulerNow() : databaseTime,
     newId: dependencies.newId ?? newId,
     wakeRelay: () => relay.wake(),
     rules: createMessageRules(),
     logger,
     subscriptions,
+    publicCalls,
   };
-  const purge = createPurge(db, logger);
+  const purge = createPurge(db, now, logger);
   const scheduler = createScheduler(ctx, database.systemUrl, logger);
   const bulk = createBulkWorker(ctx, database.systemUrl, logger);
   let started = false;
@@ -89,6 +95,7 @@ export function createLicensing(config: Config, dependencies: Dependencies): Lic
     start() {
       relay.start();
       purge.start();
+      publicCalls.start();
       scheduler.start();
       bulk.start();
       started = true;
@@ -102,6 +109,7 @@ export function createLicensing(config: Config, dependencies: Dependencies): Lic
       started = false;
       await subscriptions.stop();
       await bulk.stop();
+      await publicCalls.stop();
       await scheduler.stop();
       await purge.stop();
       await relay.stop();

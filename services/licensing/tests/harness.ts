@@ -1,5 +1,5 @@
 import { fileURLToPath } from "node:url";
-import { type Client, createClient } from "@connectrpc/connect";
+import { type Client, createClient, type Transport } from "@connectrpc/connect";
 import { ActivationService } from "@licet/contracts/licet/licensing/v1/activation_service_pb";
 import { BulkService } from "@licet/contracts/licet/licensing/v1/bulk_service_pb";
 import { LicenseType } from "@licet/contracts/licet/licensing/v1/catalog_pb";
@@ -19,7 +19,12 @@ import { createPipeline } from "@licet/platform/rpc/pipeline";
 import type { RpcServer } from "@licet/platform/rpc/server";
 import { createWebServer } from "@licet/platform/rpc/web";
 import { createTestDatabase, type TestDatabase } from "@licet/platform/testing/database";
-import { type SubscriptionLimits, subscriptionDefaults } from "../src/config.ts";
+import {
+  type PublicCallLimits,
+  publicCallDefaults,
+  type SubscriptionLimits,
+  subscriptionDefaults,
+} from "../src/config.ts";
 import { type Role, scopesOf } from "../src/domain/roles.ts";
 import { createLicensing, type Dependencies, type Licensing } from "../src/service.ts";
 import type { DB } from "../src/store/schema.ts";
@@ -42,6 +47,8 @@ export interface Harness {
   /** What was published, in order. */
   published: OutgoingRecord[];
   as(tenant: string, role: Role | "mesh"): Clients;
+  /** What `as` calls through; with `scopes` the caller holds only those of the role's. */
+  transport(tenant: string, role: Role | "mesh", scopes?: readonly string[]): Transport;
   /** Callers refused from now on, as `<tenant> <role>`: their keys were revoked. */
   revoked: Set<string>;
   /** Opens ports; callers name themselves by `authorization: test <tenant> <role>`. End them before `stop`. */
@@ -50,6 +57,8 @@ export interface Harness {
   installed: Client<typeof ActivationService>;
   /** One more licensing service on the same database, not started. */
   instance(overrides?: Partial<Dependencies>): Licensing;
+  /** What installed products call of such an instance. */
+  installedOf(instance: Licensing): Client<typeof ActivationService>;
   stop(): Promise<void>;
 }
 
@@ -73,8 +82,14 @@ function rememberingBus(published: OutgoingRecord[]): EventBus {
   };
 }
 
-/** @param subscriptions bounds of subscribers that differ from the usual ones. */
-export async function startHarness(subscriptions: Partial<SubscriptionLimits> = {}): Promise<Harness> {
+/**
+ * @param subscriptions bounds of subscribers that differ from the usual ones.
+ * @param publicCalls bounds of public calls that differ from the usual ones.
+ */
+export async function startHarness(
+  subscriptions: Partial<SubscriptionLimits> = {},
+  publicCalls: Partial<PublicCallLimits> = {},
+): Promise<Harness> {
   const database = await createTestDatabase<DB>({
     name: "licensing",
     migrations: fileURLToPath(new URL("../migrations", import.meta.url)),
@@ -90,6 +105,7 @@ export async function startHarness(subscriptions: Partial<SubscriptionLimits> = 
         masterKeys: [{ id: "test", key: new Uint8Array(32).fill(7) }],
         currentMasterKey: "test",
         subscriptions: { ...subscriptionDefaults, ...subscriptions },
+        publicCalls: { ...publicCallDefaults, ...publicCalls },
       },
       {
         bus: rememberingBus(published),
@@ -104,9 +120,9 @@ export async function startHarness(subscriptions: Partial<SubscriptionLimits> = 
   // The tests' callers say who they are: `test <tenant> <role>`.
   const revoked = new Set<string>();
   const authenticate = async (headers: Headers): Promise<Credential> => {
-    const [tenant = "", role = ""] = (headers.get("authorization") ?? "").split(" ").slice(1);
+    const [tenant = "", role = "", narrowed] = (headers.get("authorization") ?? "").split(" ").slice(1);
     if (revoked.has(`${tenant} ${role}`)) throw platformError("CREDENTIAL_INVALID", "the API key was revoked");
-    const scopes = role === "mesh" ? ["mesh"] : scopesOf[role as Role];
+    const scopes = narrowed?.split(",") ?? (role === "mesh" ? ["mesh"] : scopesOf[role as Role]);
     return {
       id: `key-of-${tenant}`,
       tenant,
@@ -116,7 +132,12 @@ export async function startHarness(subscriptions: Partial<SubscriptionLimits> = 
     };
   };
   const pipeline = createPipeline({ authenticate, maxConcurrent: 200, maxStreams: 20, logger });
-  const anonymous = createLocalTransport({ bindings: licensing.bindings, pipeline, headers: {} });
+  const transport = (tenant: string, role: Role | "mesh", scopes?: readonly string[]) => {
+    const authorization = ["test", tenant, role, ...(scopes ? [scopes.join(",")] : [])].join(" ");
+    return createLocalTransport({ bindings: licensing.bindings, pipeline, headers: { authorization } });
+  };
+  const installedOf = ({ bindings }: Licensing) =>
+    createClient(ActivationService, createLocalTransport({ bindings, pipeline, headers: {} }));
   return {
     database,
     licensing,
@@ -133,21 +154,19 @@ export async function startHarness(subscriptions: Partial<SubscriptionLimits> = 
         stop: async (graceMs) => void (await Promise.all(servers.map((server) => server.stop(graceMs)))),
       };
     },
-    installed: createClient(ActivationService, anonymous),
+    installed: installedOf(licensing),
+    installedOf,
     instance,
+    transport,
     as(tenant, role) {
-      const transport = createLocalTransport({
-        bindings: licensing.bindings,
-        pipeline,
-        headers: { authorization: `test ${tenant} ${role}` },
-      });
+      const channel = transport(tenant, role);
       return {
-        tenants: createClient(TenantService, transport),
-        catalog: createClient(CatalogService, transport),
-        customers: createClient(CustomerService, transport),
-        licenses: createClient(LicensingService, transport),
-        keys: createClient(KeyService, transport),
-        bulk: createClient(BulkService, transport),
+        tenants: createClient(TenantService, channel),
+        catalog: createClient(CatalogService, channel),
+        customers: createClient(CustomerService, channel),
+        licenses: createClient(LicensingService, channel),
+        keys: createClient(KeyService, channel),
+        bulk: createClient(BulkService, channel),
       };
     },
     async stop() {

@@ -16,6 +16,7 @@ describe("readInvocation", () => {
         databaseUrl: undefined,
         otlpEndpoint: undefined,
         logLevel: "warn",
+        publicCalls: { perKeyAndDay: 1_440, attemptsPerMinute: 60 },
       },
     });
   });
@@ -38,6 +39,9 @@ describe("readInvocation", () => {
       LICET_HOST: "0.0.0.0",
       LICET_LOG_LEVEL: "debug",
       OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: "http://localhost:4318/v1/traces",
+      CALLS_PER_KEY_AND_DAY: "5",
+      ATTEMPTS_PER_MINUTE: "0",
+      TRUSTED_PROXIES: "10.0.0.0/8",
     };
     expect(readInvocation(args, env)).toEqual({
       json: true,
@@ -52,6 +56,8 @@ describe("readInvocation", () => {
         databaseUrl: "postgres://a:b@c",
         otlpEndpoint: "http://localhost:4318/v1/traces",
         logLevel: "debug",
+        publicCalls: { perKeyAndDay: 5, attemptsPerMinute: 0 },
+        trustedProxies: { includes: expect.any(Function) },
       },
     });
   });
@@ -73,6 +79,8 @@ describe("readInvocation", () => {
     [["--data-dir"], {}, "'--data-dir <value>' argument missing; --help lists the flags"],
     [["--fast"], {}, "Unknown option '--fast'; --help lists the flags"],
     [["now"], {}, "Unexpected argument 'now'"],
+    [[], { TRUSTED_PROXIES: "10.0.0.0/8,proxy" }, "TRUSTED_PROXIES: holds something that is no address"],
+    [[], { CALLS_PER_KEY_AND_DAY: "-1" }, "CALLS_PER_KEY_AND_DAY: is negative"],
     [[], { DATABASE_URL: "mysql://a:hidden@b" }, "DATABASE_URL: is not a Postgres URL; it should be a URL such as"],
     [[], { LICET_LOG_LEVEL: "loud" }, "LICET_LOG_LEVEL: is no log level; it should be debug, info, warn or error"],
     [[], { OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: "collector" }, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: is not an HTTP URL"],

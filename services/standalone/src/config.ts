@@ -1,5 +1,8 @@
 import { parseArgs } from "node:util";
+import { type PublicCallLimits, publicCallSettings, toPublicCallLimits } from "@licet/licensing/config";
+import { trustedProxies } from "@licet/mesh/settings";
 import { ConfigError, parseConfig } from "@licet/platform/config";
+import type { TrustedProxies } from "@licet/platform/rpc/address";
 import { z } from "zod";
 
 /** What one run of Licet on one host is told. */
@@ -21,6 +24,10 @@ export interface Config {
   /** Where spans go, in OTLP over HTTP; undefined: nowhere. */
   readonly otlpEndpoint: string | undefined;
   readonly logLevel: "debug" | "info" | "warn" | "error";
+  /** What bounds the calls of installed products; what suits most when absent. */
+  readonly publicCalls?: PublicCallLimits;
+  /** Whose word about where a call came from is taken; nobody's when absent. */
+  readonly trustedProxies?: TrustedProxies | undefined;
 }
 
 /** How the program was called: what to run, and how to say that it runs. */
@@ -55,6 +62,11 @@ Environment:
   LICET_LOG_LEVEL    debug, info, warn (default) or error
   OTEL_EXPORTER_OTLP_TRACES_ENDPOINT
                      where traces are sent, such as http://localhost:4318/v1/traces
+  CALLS_PER_KEY_AND_DAY
+                     public calls by one license key in a day (default 1440; 0: any)
+  ATTEMPTS_PER_MINUTE
+                     calls with keys that are none from one address (default 60)
+  TRUSTED_PROXIES    proxies whose x-forwarded-for is believed, such as 10.0.0.0/8
 
 pnpm status shows where it runs, with its API keys.
 `;
@@ -85,6 +97,8 @@ export const environment = z.object({
       title: "Where spans are sent, in OTLP over HTTP; nowhere without it.",
       description: "a URL such as http://localhost:4318/v1/traces",
     }),
+  ...publicCallSettings,
+  TRUSTED_PROXIES: trustedProxies,
 });
 
 const flags = {
@@ -138,6 +152,8 @@ export function readInvocation(
       databaseUrl: settings.DATABASE_URL,
       otlpEndpoint: settings.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT,
       logLevel: settings.LICET_LOG_LEVEL,
+      publicCalls: toPublicCallLimits(settings),
+      trustedProxies: settings.TRUSTED_PROXIES,
     },
   };
 }

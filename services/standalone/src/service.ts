@@ -111,7 +111,16 @@ async function start(parts: Parts): Promise<Started> {
   signal.throwIfAborted();
   const databases = await openDatabases(parts, dataDir.path);
   signal.throwIfAborted();
-  const services = await createServices({ databases, secrets, now: nowOf(parts), logger, lifecycle });
+  const { publicCalls, trustedProxies } = config;
+  const services = await createServices({
+    databases,
+    secrets,
+    now: nowOf(parts),
+    publicCalls,
+    trustedProxies,
+    logger,
+    lifecycle,
+  });
   const firstKeys = await load(parts, services);
   await services.validation.start();
   const apiKeys = await ensureKeys({

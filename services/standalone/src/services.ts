@@ -2,13 +2,14 @@ import { randomBytes } from "node:crypto";
 import { createBilling } from "@licet/billing";
 import { defaults as billingDefaults } from "@licet/billing/config";
 import { createLicensing, type Licensing } from "@licet/licensing";
-import { createLicensingCredentials, followCredentials } from "@licet/mesh/credentials";
+import type { PublicCallLimits } from "@licet/licensing/config";
+import { createLicensingCredentials, followCredentials, type LicensingCredentials } from "@licet/mesh/credentials";
 import { topics } from "@licet/mesh/topics";
-import type { Credentials } from "@licet/platform/credentials";
 import { roles } from "@licet/platform/database/roles";
 import { createPostgresBus } from "@licet/platform/events/postgres";
 import type { Lifecycle } from "@licet/platform/lifecycle";
 import type { Logger } from "@licet/platform/logging";
+import type { TrustedProxies } from "@licet/platform/rpc/address";
 import type { ServiceBinding } from "@licet/platform/rpc/handlers";
 import { createLocalTransport } from "@licet/platform/rpc/local";
 import { createPipeline, type Pipeline } from "@licet/platform/rpc/pipeline";
@@ -31,7 +32,7 @@ export interface Services {
   readonly metering: UsageMetering;
   readonly validation: Validation;
   /** The API keys of all tenants, for whoever serves the bindings. */
-  readonly credentials: Credentials;
+  readonly credentials: LicensingCredentials;
   readonly bindings: readonly ServiceBinding[];
   readonly pipeline: Pipeline;
 }
@@ -41,6 +42,10 @@ export interface ServicesOptions {
   readonly databases: DatabaseServer;
   readonly secrets: Secrets;
   readonly now: () => Date;
+  /** What bounds the calls of installed products; what suits most when absent. */
+  readonly publicCalls?: PublicCallLimits | undefined;
+  /** Whose word about where a call came from is taken. */
+  readonly trustedProxies?: TrustedProxies | undefined;
   readonly logger: Logger;
   /** Learns how to stop each part. */
   readonly lifecycle: Lifecycle;
@@ -51,7 +56,7 @@ export interface ServicesOptions {
  * started but validation, which is to begin once the demo data is there.
  */
 export async function createServices(options: ServicesOptions): Promise<Services> {
-  const { databases, secrets, now, logger, lifecycle } = options;
+  const { databases, secrets, now, publicCalls, trustedProxies, logger, lifecycle } = options;
   const bus = await createPostgresBus({ url: databases.url("bus", roles.system), topics, logger });
   lifecycle.defer("event bus", () => bus.stop());
 
@@ -60,6 +65,7 @@ export async function createServices(options: ServicesOptions): Promise<Services
     authenticate: (headers) => credentials.authenticate(headers),
     maxConcurrent: MAX_CONCURRENT,
     maxStreams: MAX_STREAMS,
+    trustedProxies,
     logger,
   });
   const reach = (bindings: readonly ServiceBinding[]) =>
@@ -70,13 +76,15 @@ export async function createServices(options: ServicesOptions): Promise<Services
       database: databaseOf(databases, "licensing"),
       maxConnections: MAX_CONNECTIONS,
       ...secrets,
+      ...(publicCalls && { publicCalls }),
     },
     { bus, logger, now },
   );
   lifecycle.defer("licensing", () => licensing.stop());
-  const credentials: Credentials = createLicensingCredentials({
+  const credentials: LicensingCredentials = createLicensingCredentials({
     licensing: reach(licensing.bindings),
     meshKey,
+    logger,
     now: () => now().getTime(),
   });
   const following = await followCredentials(credentials, bus, logger);
@@ -95,6 +103,8 @@ export async function createServices(options: ServicesOptions): Promise<Services
   });
   lifecycle.defer("billing", async () => billing.stop());
   licensing.start();
+  credentials.use.start();
+  lifecycle.defer("use of API keys", () => credentials.use.stop());
   await metering.start();
   billing.start();
   return {

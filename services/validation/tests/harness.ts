@@ -93,7 +93,7 @@ export async function createHarness(
     pipeline,
     headers: { authorization: `Bearer ${meshKey}` },
   });
-  const credentials = createLicensingCredentials({ licensing: transport, meshKey, now: () => clock.ms });
+  const credentials = createLicensingCredentials({ licensing: transport, meshKey, logger, now: () => clock.ms });
   await (await followCredentials(credentials, bus, logger)).caughtUp();
   const config: Config = { ...defaults, ...overrides };
   const validation = createValidation(config, {

@@ -60,6 +60,7 @@ export async function loadMesh({ shared, seed, acceptLog, known, logger, signal 
     const credentials: Credentials = createLicensingCredentials({
       licensing: createLocalTransport({ bindings: licensing.bindings, pipeline, headers }),
       meshKey,
+      logger,
     });
     return await ensureKeys({
       known: { ...known, ...seeded },

@@ -4,11 +4,18 @@ import { deadline_ms, max_request_bytes, required_scope } from "@licet/contracts
 import type { Credential } from "../credentials.ts";
 import type { ServiceError } from "../errors.ts";
 import { unlessAborted } from "./abort.ts";
+import { callerAddress, type TrustedProxies } from "./address.ts";
 
 /** The deadline in milliseconds of a unary method that declares none. */
 const DEFAULT_DEADLINE_MS = 5_000;
 /** The largest request message in bytes of a method that declares none. */
 const DEFAULT_MAX_REQUEST_BYTES = 64 * 1024;
+
+/**
+ * The scope of methods that anyone may call without a credential, because what proves the caller's right, if anything has
+ * to, is in the message.
+ */
+const PUBLIC_SCOPE = "public";
 
 /** How a call came in. */
 export type TransportName = "grpc" | "connect" | "grpc-web" | "local";
@@ -44,6 +51,11 @@ export function readPolicy(method: DescMethod): MethodPolicy {
   };
 }
 
+/** Whether anyone may call a method without a credential. */
+export function isPublic(method: DescMethod): boolean {
+  return readPolicy(method).scope === PUBLIC_SCOPE;
+}
+
 /** One call as its handler sees it. */
 export interface Call {
   /** The method's full name, `licet.area.v1.Service/Method`. */
@@ -58,8 +70,10 @@ export interface Call {
   readonly responseHeaders: Headers;
   /** Sent after the last message, also when the call fails. */
   readonly responseTrailers: Headers;
-  /** The caller's address and port, for logs. */
+  /** The address and port at the other end of the connection, for logs. */
   readonly peer: string;
+  /** The caller's IP address; empty for a call inside the process. Behind a proxy that is trusted it is what the proxy tells. */
+  readonly address: string;
   /** Aborted when nobody waits for the answer any more; its reason is a ServiceError with CANCELLED, DEADLINE_EXCEEDED or SHUTTING_DOWN. */
   readonly signal: AbortSignal;
   /** When the answer must be there, in epoch milliseconds; undefined: no deadline. */
@@ -97,6 +111,7 @@ export class ServerCall implements Call {
   readonly policy: MethodPolicy;
   readonly exchange: Exchange;
   deadlineAt: number | undefined;
+  readonly #proxies: TrustedProxies | undefined;
   /** What the handler gets: the decoded request, or the stream of them. Set by the validation middleware. */
   input: Message | AsyncIterable<Message> | undefined;
   /**
@@ -112,12 +127,13 @@ export class ServerCall implements Call {
   #responseHeaders: Headers | undefined;
   #responseTrailers: Headers | undefined;
 
-  constructor(name: string, method: DescMethod, policy: MethodPolicy, exchange: Exchange) {
+  constructor(name: string, method: DescMethod, policy: MethodPolicy, exchange: Exchange, proxies?: TrustedProxies) {
     this.name = name;
     this.method = method;
     this.policy = policy;
     this.exchange = exchange;
     this.deadlineAt = exchange.deadlineAt;
+    this.#proxies = proxies;
   }
 
   get service(): DescService {
@@ -134,6 +150,10 @@ export class ServerCall implements Call {
 
   get peer(): string {
     return this.exchange.peer;
+  }
+
+  get address(): string {
+    return callerAddress(this.peer, this.headers, this.#proxies);
   }
 
   get signal(): AbortSignal {

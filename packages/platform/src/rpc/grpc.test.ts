@@ -4,6 +4,7 @@ import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";
 import * as grpc from "@grpc/grpc-js";
 import { afterEach, describe, expect, test } from "@jest/globals";
+import { platformError } from "../errors.ts";
 import { createLogger } from "../logging.ts";
 import {
   type EchoHandlers,
@@ -379,4 +380,32 @@ test("a port that is taken is named", async () => {
     code: "EADDRINUSE",
     message: `can't listen on 127.0.0.1:${port}: the port is in use`,
   });
+});
+
+test("headers that a handler set are sent with its error too, of unary calls and streams", async () => {
+  const refuse = (call: Call): never => {
+    call.responseHeaders.set("ratelimit-remaining", "0");
+    throw platformError("RATE_LIMITED", "too many", { retryAfterMs: 1_000 });
+  };
+  const { raw: client } = await start({
+    handlers: {
+      echo: async (_ctx, call) => refuse(call),
+      // biome-ignore lint/correctness/useYield: it fails before its first message.
+      async *expand(_ctx, call) {
+        refuse(call);
+      },
+    },
+  });
+  const request = encoded({ text: "x" });
+  const unary = client.makeUnaryRequest(path("Echo"), asIs, asIs, request, keyed(), () => {});
+  const stream = client.makeServerStreamRequest(path("Expand"), asIs, asIs, request, keyed());
+  // Not by `once` of node:events, which rejects when the call fails.
+  const outcomes = [unary, stream.on("error", () => {}).resume()].map((call) => ({
+    headers: new Promise<grpc.Metadata>((resolve) => void call.on("metadata", resolve)),
+    status: new Promise<grpc.StatusObject>((resolve) => void call.on("status", resolve)),
+  }));
+  for (const { headers, status } of outcomes) {
+    expect((await headers).get("ratelimit-remaining")).toEqual(["0"]);
+    expect(fromGrpcStatus(await status)).toMatchObject({ reason: "RATE_LIMITED", retryAfterMs: 1_000 });
+  }
 });

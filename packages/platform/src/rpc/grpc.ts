@@ -140,12 +140,18 @@ function answerOne(
   const { call, done } = begin(route, calls, surface, receive, (message) => {
     reply = encode(route, message);
   });
+  const sendHeaders = () => {
+    if (call.sentHeaders !== undefined) surface.sendMetadata(toMetadata(call.sentHeaders));
+  };
   done.then(
     () => {
-      if (call.sentHeaders !== undefined) surface.sendMetadata(toMetadata(call.sentHeaders));
+      sendHeaders();
       respond(null, reply, call.sentTrailers && toMetadata(call.sentTrailers));
     },
-    (error: ServiceError) => respond(toGrpcStatus(error, call.sentTrailers)),
+    (error: ServiceError) => {
+      sendHeaders();
+      respond(toGrpcStatus(error, call.sentTrailers));
+    },
   );
 }
 
@@ -160,9 +166,12 @@ const MAX_UNSENT_BYTES = 64 * 1024;
 function answerMany(route: Route, calls: OpenCalls, stream: ResponseStream, receive: Exchange["receive"]): void {
   let headersSent = false;
   let unsent = 0;
-  const { call, done } = begin(route, calls, stream, receive, (message) => {
+  const sendHeaders = () => {
     if (!headersSent && call.sentHeaders !== undefined) stream.sendMetadata(toMetadata(call.sentHeaders));
     headersSent = true;
+  };
+  const { call, done } = begin(route, calls, stream, receive, (message) => {
+    sendHeaders();
     const bytes = encode(route, message);
     unsent += bytes.length;
     const { promise: taken, resolve } = Promise.withResolvers<void>();
@@ -174,7 +183,10 @@ function answerMany(route: Route, calls: OpenCalls, stream: ResponseStream, rece
   });
   done.then(
     () => stream.end(call.sentTrailers && toMetadata(call.sentTrailers)),
-    (error: ServiceError) => stream.emit("error", toGrpcStatus(error, call.sentTrailers)),
+    (error: ServiceError) => {
+      sendHeaders();
+      stream.emit("error", toGrpcStatus(error, call.sentTrailers));
+    },
   );
 }
 

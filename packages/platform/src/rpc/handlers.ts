@@ -48,17 +48,24 @@ export interface ServiceBinding {
   readonly open?: boolean;
 }
 
-/** Binds handlers, which live in files of their own, to the context that they share. */
+/**
+ * Binds handlers, which live in files of their own, to the context that they share.
+ *
+ * @param context the context, or what it is for each method.
+ */
 export function implement<S extends DescService, Ctx>(
   service: S,
-  ctx: Ctx,
+  context: Ctx | ((method: DescMethod) => Ctx),
   handlers: Handlers<S, Ctx>,
 ): ServiceBinding {
+  const contextOf = typeof context === "function" ? (context as (method: DescMethod) => Ctx) : () => context;
   const byName = handlers as Record<string, (ctx: Ctx, ...rest: Parameters<AnyHandler>) => ReturnType<AnyHandler>>;
   const implementation: Record<string, AnyHandler> = {};
-  for (const { localName } of service.methods) {
+  for (const method of service.methods) {
+    const { localName } = method;
     const handler = byName[localName];
     if (handler === undefined) throw new Error(`${service.typeName}: no handler for ${localName}`);
+    const ctx = contextOf(method);
     implementation[localName] = (call, request) => handler(ctx, call, request);
   }
   return { service, implementation };

@@ -1,4 +1,5 @@
 import { Writable } from "node:stream";
+import { create } from "@bufbuild/protobuf";
 import { type Client, createClient } from "@connectrpc/connect";
 import { describe, expect, test } from "@jest/globals";
 import { Health } from "@licet/contracts/grpc/health/v1/health_pb";
@@ -12,8 +13,9 @@ import {
   echoKeys,
   echoPipeline,
 } from "../testing/echo-server.ts";
-import { type EchoResponse, EchoService } from "../testing/echo-service.ts";
+import { EchoRequestSchema, type EchoResponse, EchoService } from "../testing/echo-service.ts";
 import { until } from "../testing/until.ts";
+import { readTrustedProxies, type TrustedProxies } from "./address.ts";
 import type { Call } from "./call.ts";
 import { within } from "./client.ts";
 import { createLocalTransport } from "./local.ts";
@@ -490,6 +492,26 @@ describe("a method of the scope public", () => {
     }
   });
 
+  test("has slots of its own, a fifth of everybody's beside: neither kind of call takes the other's", async () => {
+    const [open, guarded] = [stubborn(), stubborn()];
+    const client = echoClient({ anyone: open.handler, echo: guarded.handler }, { maxConcurrent: 10 });
+    const running = Array.from({ length: 2 }, () => client.anyone({ text: "x" }));
+    await until("both slots of public calls are taken", () => open.calls.length === 2);
+    await expect(client.anyone({ text: "y" })).rejects.toMatchObject({ reason: "OVERLOADED" });
+    running.push(...Array.from({ length: 10 }, () => client.echo({ text: "x" })));
+    await until("all other slots are taken", () => guarded.calls.length === 10);
+    await expect(client.echo({ text: "y" })).rejects.toMatchObject({ reason: "OVERLOADED" });
+    open.gate.resolve();
+    await until("a public slot is free again", () =>
+      client.anyone({ text: "x" }).then(
+        () => true,
+        () => false,
+      ),
+    );
+    guarded.gate.resolve();
+    await Promise.all(running);
+  });
+
   test("has no credential to read, and takes a slot like any other", async () => {
     const { gate, calls, handler } = stubborn();
     const client = echoClient({ anyone: handler }, { key: "", maxConcurrent: 1 });
@@ -500,6 +522,27 @@ describe("a method of the scope public", () => {
     gate.resolve();
     await running;
   });
+});
+
+test("a call knows where it came from, by what a trusted proxy tells", async () => {
+  const addressOf = async (trustedProxies?: TrustedProxies) => {
+    let address: string | undefined;
+    const binding = echoBinding({
+      echo: async (_ctx, call) => {
+        address = call.address;
+        return {};
+      },
+    });
+    const pipeline = echoPipeline({ trustedProxies });
+    const [route] = pipeline.routes(binding).filter(({ method }) => method.name === "Echo");
+    const headers = new Headers({ authorization: `Bearer ${echoKeys.allowed}`, "x-forwarded-for": "203.0.113.9" });
+    const receive = () => create(EchoRequestSchema, { text: "x" });
+    const peer = "10.0.0.1:80";
+    await route?.start({ transport: "grpc", headers, peer, deadlineAt: undefined, receive, send: () => {} }).done;
+    return address;
+  };
+  expect(await addressOf()).toBe("10.0.0.1");
+  expect(await addressOf(readTrustedProxies("10.0.0.0/8"))).toBe("203.0.113.9");
 });
 
 test("a method that nobody serves here is unknown", async () => {

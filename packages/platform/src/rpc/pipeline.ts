@@ -1,7 +1,8 @@
 import { create, type DescMessage, type DescMethod, type Message, type MessageInitShape } from "@bufbuild/protobuf";
 import type { Credential } from "../credentials.ts";
 import type { Logger } from "../logging.ts";
-import { type Exchange, type Middleware, methodName, readPolicy, ServerCall } from "./call.ts";
+import type { TrustedProxies } from "./address.ts";
+import { type Exchange, isPublic, type Middleware, methodName, readPolicy, ServerCall } from "./call.ts";
 import type { RequestRules } from "./codec.ts";
 import type { AnyHandler, ServiceBinding } from "./handlers.ts";
 import { createMessageRules } from "./message-rules.ts";
@@ -18,19 +19,24 @@ import { validation } from "./middleware/validation.ts";
 const MAX_OPEN = 100;
 
 /**
- * The scope of methods that anyone may call without a credential, because what proves the caller's right, if anything has
- * to, is in the message. Unlike an open service they take the slots of everybody's calls.
+ * Public calls of an area have slots of their own, one for so many of everybody's: nobody proves anything before a slot is
+ * taken, so that a flood of them must leave those who can alone.
  */
-const PUBLIC_SCOPE = "public";
+const CONCURRENT_PER_PUBLIC = 5;
 
 /** What {@link createPipeline} needs. */
 export interface PipelineOptions {
   /** Proves who calls by the call's headers; see `credentials.ts`. */
   authenticate(headers: Headers): Promise<Credential>;
-  /** How many unary calls of one area, the services of one proto package, may run at once: a flood of one leaves the others alone. */
+  /**
+   * How many unary calls of one area, the services of one proto package, may run at once: a flood of one leaves the others
+   * alone. Public methods have a fifth as many beside.
+   */
   maxConcurrent: number;
   /** How many streams of one area may be open at once. */
   maxStreams: number;
+  /** Whose word about where a call came from is taken; nobody's when absent. */
+  trustedProxies?: TrustedProxies | undefined;
   logger: Logger;
   /** The clock, in epoch milliseconds. */
   now?: () => number;
@@ -74,8 +80,14 @@ export function createPipeline(options: PipelineOptions): Pipeline {
   const limits = new Map<string, readonly Middleware[]>();
   const limitsOf = (binding: ServiceBinding, method: DescMethod): readonly Middleware[] => {
     const area = binding.service.file.proto.package;
-    const kind = binding.open ? "open" : method.methodKind === "unary" ? "unary" : "streaming";
-    const max = { open: MAX_OPEN, unary: options.maxConcurrent, streaming: options.maxStreams }[kind];
+    const unary = isPublic(method) ? "public" : "unary";
+    const kind = binding.open ? "open" : method.methodKind === "unary" ? unary : "streaming";
+    const max = {
+      open: MAX_OPEN,
+      unary: options.maxConcurrent,
+      public: Math.ceil(options.maxConcurrent / CONCURRENT_PER_PUBLIC),
+      streaming: options.maxStreams,
+    }[kind];
     const steps = limits.get(`${area} ${kind}`) ?? [slots(max), deadline(now), running.count({ area, kind }, max)];
     limits.set(`${area} ${kind}`, steps);
     return steps;
@@ -84,11 +96,11 @@ export function createPipeline(options: PipelineOptions): Pipeline {
   return {
     routes(binding) {
       return binding.service.methods.map((method) => {
-        const unguarded = binding.open || readPolicy(method).scope === PUBLIC_SCOPE;
+        const unguarded = binding.open || isPublic(method);
         const steps = [...outer, ...limitsOf(binding, method), ...(unguarded ? [] : guards), inner];
         // The first validation of a message type compiles its rules, which takes milliseconds.
         rules.prepare(method.input);
-        return createRoute(method, compose(steps, lastStep(binding, method)));
+        return createRoute(method, compose(steps, lastStep(binding, method)), options.trustedProxies);
       });
     },
   };
@@ -96,7 +108,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
 
 type Step = (call: ServerCall) => Promise<void>;
 
-function createRoute(method: DescMethod, run: Step): Route {
+function createRoute(method: DescMethod, run: Step, proxies: TrustedProxies | undefined): Route {
   const name = methodName(method);
   const policy = readPolicy(method);
   return {
@@ -104,7 +116,7 @@ function createRoute(method: DescMethod, run: Step): Route {
     method,
     maxRequestBytes: policy.maxRequestBytes,
     start(exchange) {
-      const call = new ServerCall(name, method, policy, exchange);
+      const call = new ServerCall(name, method, policy, exchange, proxies);
       return { call, done: run(call) };
     },
   };

@@ -64,13 +64,15 @@ async function* serve(
   context.signal.addEventListener("abort", left, { once: true });
   running.done.then(handoff.end, handoff.fail);
   const { call } = running;
+  // Connect sends the headers with the first message, or with the error before it; set again they do not change.
+  const setHeaders = () => call.sentHeaders?.forEach((value, name) => void context.responseHeader.set(name, value));
   try {
     for await (const message of handoff) {
-      // Connect sends the headers with the first message; set again they do not change.
-      call.sentHeaders?.forEach((value, name) => void context.responseHeader.set(name, value));
+      setHeaders();
       yield message;
     }
   } catch (error) {
+    setHeaders();
     throw toConnectError(error as ServiceError);
   } finally {
     call.sentTrailers?.forEach((value, name) => void context.responseTrailer.set(name, value));

@@ -85,6 +85,9 @@ export function serveConnectUnary(route: Route, calls: OpenCalls): UniversalHand
       status = codeToHttpStatus(answer.code);
       header.set(headerContentType, contentTypeUnaryJson);
       body = errorToJsonBytes(answer, jsonOptions);
+      const { retryAfterMs } = error as ServiceError;
+      // For programs that know HTTP and not our details: whole seconds (RFC 9110, section 10.2.3).
+      if (retryAfterMs !== undefined) header.set("retry-after", String(Math.ceil(retryAfterMs / 1_000)));
     }
     running.call.sentHeaders?.forEach((value, name) => void header.append(name, value));
     header.set(headerUnaryContentLength, String(body.byteLength));

@@ -5,7 +5,7 @@ import { createClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import { afterEach, describe, expect, test } from "@jest/globals";
 import { StatusSchema } from "@licet/contracts/google/rpc/status_pb";
-import { fromStatus } from "../errors.ts";
+import { fromStatus, platformError } from "../errors.ts";
 import { createLogger } from "../logging.ts";
 import {
   type EchoHandlers,
@@ -19,6 +19,7 @@ import {
 import { EchoRequestSchema, EchoResponseSchema, EchoService } from "../testing/echo-service.ts";
 import { until } from "../testing/until.ts";
 import type { Call } from "./call.ts";
+import { tellAllowance } from "./rate-limit.ts";
 import { createWebServer } from "./web.ts";
 
 let server: EchoServer | undefined;
@@ -376,4 +377,24 @@ test("a port that is taken is named", async () => {
     code: "EADDRINUSE",
     message: `can't listen on 127.0.0.1:${port}: the port is in use`,
   });
+});
+
+test("a refusal carries the headers that a handler set, and on plain HTTP retry-after in whole seconds", async () => {
+  await start({
+    handlers: {
+      echo: async (_ctx, call) => {
+        tellAllowance(call, { limit: 10, remaining: 0, resetMs: 1_500 });
+        throw platformError("RATE_LIMITED", "too many", { retryAfterMs: 1_500 });
+      },
+    },
+  });
+  const json = await post("Echo", '{"text":"x"}');
+  expect(json.status).toBe(429);
+  const message = toBinary(EchoRequestSchema, create(EchoRequestSchema, { text: "x" }));
+  const frame = Buffer.concat([Buffer.from([0, 0, 0, 0, message.length]), message]);
+  const grpcWeb = await post("Echo", frame, { "content-type": "application/grpc-web+proto" });
+  for (const { headers } of [json, grpcWeb]) {
+    expect(["limit", "remaining", "reset"].map((name) => headers.get(`ratelimit-${name}`))).toEqual(["10", "0", "2"]);
+  }
+  expect(json.headers.get("retry-after")).toBe("2");
 });

@@ -2,6 +2,7 @@ import type { Credential } from "../credentials.ts";
 import { platformError } from "../errors.ts";
 import { createHealth, type HealthService } from "../health.ts";
 import { createLogger, type Logger } from "../logging.ts";
+import type { TrustedProxies } from "../rpc/address.ts";
 import { createGrpcServer } from "../rpc/grpc.ts";
 import { type Handlers, implement, type ServiceBinding } from "../rpc/handlers.ts";
 import { createPipeline, type Pipeline } from "../rpc/pipeline.ts";
@@ -31,6 +32,7 @@ export interface EchoServer {
 export interface EchoPipelineOptions {
   maxConcurrent?: number;
   maxStreams?: number;
+  trustedProxies?: TrustedProxies | undefined;
   logger?: Logger;
 }
 
@@ -69,8 +71,8 @@ const silent = createLogger({ level: "silent", name: "echo" });
 
 /** A pipeline that knows the {@link echoKeys}. */
 export function echoPipeline(options: EchoPipelineOptions = {}): Pipeline {
-  const { maxConcurrent = 100, maxStreams = 100, logger = silent } = options;
-  return createPipeline({ authenticate, maxConcurrent, maxStreams, logger });
+  const { maxConcurrent = 100, maxStreams = 100, trustedProxies, logger = silent } = options;
+  return createPipeline({ authenticate, maxConcurrent, maxStreams, trustedProxies, logger });
 }
 
 /** The echo service with some of its handlers replaced. */

@@ -5,34 +5,26 @@ import {
   type CheckKeyResponseSchema,
   KeyReason,
 } from "@licet/contracts/licet/licensing/v1/activation_service_pb";
-import { asSystem, inTenant } from "@licet/platform/database/database";
+import { inTenant } from "@licet/platform/database/database";
 import type { Handler } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
 import { decideKey, type KeyDecision } from "../domain/key-decision.ts";
-import { readLicenseKey } from "../domain/license-key.ts";
-import { isSigned } from "../signatures.ts";
-import { publishedKeys } from "../signing-keys.ts";
+import type { ProvedKey } from "../known-keys.ts";
 import { findProduct } from "../store/catalog.ts";
-import { findLicenseKey, getLicenseKey } from "../store/license-keys.ts";
+import { getLicenseKey } from "../store/license-keys.ts";
 import { getLicense } from "../store/licenses.ts";
 import { foreignLicenseToProto, optionalTimestamp, toEnum } from "./convert.ts";
+import { proveKey } from "./presented-key.ts";
 
 /** Tells an installed product what a license key permits. The key is the caller's proof: nothing else says who calls. */
-export const checkKey: Handler<typeof ActivationService, "checkKey", Context> = async (ctx, _call, request) => {
+export const checkKey: Handler<typeof ActivationService, "checkKey", Context> = async (ctx, call, request) => {
+  const proved = await proveKey(ctx, call, request.key);
   const now = ctx.now();
-  return toProto(await decide(ctx, request.key, request.product, now), now);
+  if ("reading" in proved) return toProto(decideKey(proved, request.product, now), now);
+  return toProto(await decide(ctx, proved, request.product, now), now);
 };
 
-async function decide(ctx: Context, text: string, product: string, now: Date): Promise<KeyDecision> {
-  const reading = readLicenseKey(text);
-  if ("problem" in reading) return decideKey({ reading: reading.problem }, product, now);
-  if (reading.jws !== undefined && !(await isSigned(reading.jws, "licet-key+jwt", await publishedKeys(ctx)))) {
-    return decideKey({ reading: "signature_wrong" }, product, now);
-  }
-  const hashes = ctx.keyHash.candidates(reading.key);
-  const found = await asSystem(ctx.db, (tx) => findLicenseKey(tx, hashes));
-  if (!found) return decideKey({ reading: "unknown" }, product, now);
-  const { tenantId, keyId } = found;
+function decide(ctx: Context, { tenantId, keyId }: ProvedKey, product: string, now: Date): Promise<KeyDecision> {
   return inTenant(
     ctx.db,
     tenantId,

@@ -25,11 +25,12 @@ import { type LicenseAddOnSchema, LicenseSchema, LicenseStatus } from "@licet/co
 import { ApiKeyRole, type ApiKeySchema, type TenantSchema } from "@licet/contracts/licet/licensing/v1/tenant_pb";
 import { invalidArgument } from "@licet/platform/errors";
 import type { HeldAddOn } from "../domain/add-on.ts";
+import { scopesOfKey } from "../domain/api-key.ts";
 import { anonymous, grantsAt } from "../domain/grant.ts";
 import { type License, type LicenseStatus as Status, statusAt } from "../domain/license.ts";
 import type { KeyStyle, KeyFormat as Style } from "../domain/license-key.ts";
 import type { Product } from "../domain/product.ts";
-import { type Role, scopesOf } from "../domain/roles.ts";
+import type { Role } from "../domain/roles.ts";
 import type * as terms from "../domain/terms.ts";
 import type { Catalog, Feature } from "../store/catalog.ts";
 import type { Customer } from "../store/customers.ts";
@@ -74,10 +75,12 @@ export function apiKeyToProto(key: ApiKey): MessageInitShape<typeof ApiKeySchema
     keyId: key.keyId,
     name: key.name,
     role: toEnum(ApiKeyRole, key.role),
-    scopes: [...scopesOf[key.role]],
+    scopes: scopesOfKey(key),
     createdAt: timestampFromDate(key.createdAt),
     expiresAt: optionalTimestamp(key.expiresAt),
     revokedAt: optionalTimestamp(key.revokedAt),
+    lastUsedAt: optionalTimestamp(key.lastUsedAt),
+    replacedBy: key.replacedBy ?? "",
   };
 }
 
@@ -88,7 +91,7 @@ export function credentialToProto(key: ApiKey): MessageInitShape<typeof Credenti
     keyId: key.keyId,
     secretHash: key.secretHash,
     role: toEnum(ApiKeyRole, key.role),
-    scopes: [...scopesOf[key.role]],
+    scopes: scopesOfKey(key),
     version: key.version,
     expiresAt: optionalTimestamp(key.expiresAt),
     revokedAt: optionalTimestamp(key.revokedAt),

@@ -1,3 +1,4 @@
+import type { DescMethod } from "@bufbuild/protobuf";
 import { ActivationService } from "@licet/contracts/licet/licensing/v1/activation_service_pb";
 import { BulkService } from "@licet/contracts/licet/licensing/v1/bulk_service_pb";
 import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
@@ -5,6 +6,7 @@ import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_se
 import { KeyService } from "@licet/contracts/licet/licensing/v1/key_service_pb";
 import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
+import { isPublic } from "@licet/platform/rpc/call";
 import { type Handlers, implement, type ServiceBinding } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
 import { activateFeature } from "./activate-feature.ts";
@@ -53,6 +55,7 @@ import { provisionLicense } from "./provision-license.ts";
 import { publishAddOnVersion } from "./publish-add-on-version.ts";
 import { publishPlanVersion } from "./publish-plan-version.ts";
 import { renewLicense } from "./renew-license.ts";
+import { reportApiKeyUse } from "./report-api-key-use.ts";
 import { resolveCredential } from "./resolve-credential.ts";
 import { resumeLicense } from "./resume-license.ts";
 import { retireSigningKey } from "./retire-signing-key.ts";
@@ -60,6 +63,7 @@ import { revealKey } from "./reveal-key.ts";
 import { revokeApiKey } from "./revoke-api-key.ts";
 import { revokeKey } from "./revoke-key.ts";
 import { revokeLicense } from "./revoke-license.ts";
+import { rotateApiKey } from "./rotate-api-key.ts";
 import { rotateKey } from "./rotate-key.ts";
 import { rotateSigningKey } from "./rotate-signing-key.ts";
 import { setPaymentStanding } from "./set-payment-standing.ts";
@@ -80,8 +84,10 @@ const tenants: Handlers<typeof TenantService, Context> = {
   listTenants,
   createApiKey,
   listApiKeys,
+  rotateApiKey,
   revokeApiKey,
   resolveCredential,
+  reportApiKeyUse,
 };
 
 const catalog: Handlers<typeof CatalogService, Context> = {
@@ -157,8 +163,10 @@ const bulk: Handlers<typeof BulkService, Context> = {
   cancelBulkOperation,
 };
 
-/** All services of licensing, bound to their context. */
-export function bindServices(ctx: Context): ServiceBinding[] {
+/** All services of licensing, bound to their context; public methods to one whose database connections are their own. */
+export function bindServices(shared: Context): ServiceBinding[] {
+  const ofProducts: Context = { ...shared, db: shared.publicCalls.db };
+  const ctx = (method: DescMethod) => (isPublic(method) ? ofProducts : shared);
   return [
     implement(TenantService, ctx, tenants),
     implement(CatalogService, ctx, catalog),

@@ -3,7 +3,7 @@ import type { Handler } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
 import { failure } from "../errors.ts";
 import { recordCredentialChange } from "../history.ts";
-import { type ApiKey, lockApiKey, markApiKeyRevoked } from "../store/tenants.ts";
+import { type ApiKey, lockApiKey, updateApiKey } from "../store/tenants.ts";
 import { apiKeyToProto } from "./convert.ts";
 import { once } from "./once.ts";
 
@@ -14,7 +14,7 @@ export const revokeApiKey: Handler<typeof TenantService, "revokeApiKey", Context
     if (!found) throw failure("API_KEY_NOT_FOUND", `There is no API key ${request.keyId}.`);
     if (found.revokedAt) return { apiKey: apiKeyToProto(found) };
     const revoked: ApiKey = { ...found, version: found.version + 1n, revokedAt: ctx.now() };
-    await markApiKeyRevoked(tx, revoked);
+    await updateApiKey(tx, revoked);
     await recordCredentialChange(ctx, tx, call.credential.id, revoked);
     return { apiKey: apiKeyToProto(revoked) };
   });

@@ -51,11 +51,19 @@ export interface ApiKey {
   expires_at: Timestamp | null;
   key_id: string;
   name: string;
+  replaced_by: string | null;
   revoked_at: Timestamp | null;
   role: string;
+  scopes: string[] | null;
   secret_hash: Buffer;
   tenant_id: string;
   version: Generated<bigint>;
+}
+
+export interface ApiKeyUse {
+  key_id: string;
+  last_used_at: Timestamp;
+  tenant_id: string;
 }
 
 export interface BulkOperation {
@@ -262,6 +270,13 @@ export interface LicenseKey {
   tenant_id: string;
 }
 
+export interface LicenseKeyCalls {
+  day: string;
+  key_id: string;
+  taken: number;
+  tenant_id: string;
+}
+
 export interface OutboxPending {
   event_id: bigint;
 }
@@ -331,6 +346,7 @@ export interface DB {
   add_on: AddOn;
   add_on_version: AddOnVersion;
   api_key: ApiKey;
+  api_key_use: ApiKeyUse;
   bulk_operation: BulkOperation;
   bulk_result: BulkResult;
   customer: Customer;
@@ -345,6 +361,7 @@ export interface DB {
   license: License;
   license_history: LicenseHistory;
   license_key: LicenseKey;
+  license_key_calls: LicenseKeyCalls;
   outbox_pending: OutboxPending;
   plan: Plan;
   plan_version: PlanVersion;

@@ -1,7 +1,9 @@
-import type { Databases } from "@licet/platform/database/database";
+import { asSystem, type Databases } from "@licet/platform/database/database";
 import { purgeIdempotency } from "@licet/platform/idempotency";
 import type { Logger } from "@licet/platform/logging";
+import { dayOf } from "../domain/call-blocks.ts";
 import { purgeRuns } from "../store/bulk.ts";
+import { purgeKeyCalls } from "../store/key-calls.ts";
 import type { DB } from "../store/schema.ts";
 
 const INTERVAL_MS = 60 * 60 * 1_000;
@@ -10,25 +12,45 @@ const BATCH_ROWS = 1_000;
 /** Statements of one round: the rest waits for the next one. */
 const MAX_BATCHES = 100;
 
-/** Deletes stored replies, imports and bulk operations that are older than 30 days, once an hour. */
-export function createPurge(db: Databases<DB>, logger: Logger): { start(): void; stop(): Promise<void> } {
+/**
+ * For how long the calls of a day are kept after it, in milliseconds: no replica's clock is so far behind that it still
+ * counts by them.
+ */
+const CALLS_KEPT_MS = 86_400_000;
+
+/** What is deleted once an hour. */
+export interface Purge {
+  start(): void;
+  /** Deletes what is due now. */
+  round(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/**
+ * Deletes stored replies, imports and bulk operations that are older than 30 days, and the calls of license keys of days
+ * before yesterday, once an hour.
+ */
+export function createPurge(db: Databases<DB>, now: () => Date, logger: Logger): Purge {
   let timer: NodeJS.Timeout | undefined;
   let running: Promise<void> = Promise.resolve();
   let stopping = false;
 
+  const all = async (purgeSome: () => Promise<number>): Promise<void> => {
+    for (let batch = 0; batch < MAX_BATCHES && !stopping; batch++) if ((await purgeSome()) < BATCH_ROWS) return;
+  };
   const round = async (): Promise<void> => {
     try {
-      for (const purge of [purgeIdempotency<DB>, purgeRuns]) {
-        for (let batch = 0; batch < MAX_BATCHES && !stopping; batch++) {
-          if ((await purge(db, BATCH_ROWS)) < BATCH_ROWS) break;
-        }
-      }
+      await all(() => purgeIdempotency(db, BATCH_ROWS));
+      await all(() => purgeRuns(db, BATCH_ROWS));
+      const yesterday = dayOf(new Date(now().getTime() - CALLS_KEPT_MS));
+      await all(() => asSystem(db, (tx) => purgeKeyCalls(tx, yesterday, BATCH_ROWS)));
     } catch (error) {
-      logger.warn({ err: error }, "purging what is old failed; trying again in an hour");
+      logger.warn({ err: error }, "purging failed; trying again in an hour");
     }
   };
 
   return {
+    round,
     start() {
       timer = setInterval(() => {
         running = round();

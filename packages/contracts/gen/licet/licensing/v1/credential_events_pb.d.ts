@@ -13,8 +13,10 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 export declare const file_licet_licensing_v1_credential_events: GenFile;
 
 /**
- * CredentialChanged is published when an API key is created or revoked, so
- * that every service can check keys in memory. It never holds the key.
+ * CredentialChanged is published when an API key is created, replaced or
+ * revoked, so that every service can check keys in memory. It never holds the
+ * key. That of a replaced key carries its end, from which on everybody who has
+ * heard of it refuses the key without hearing anything more.
  *
  * @generated from message licet.licensing.v1.CredentialChanged
  */

@@ -335,6 +335,14 @@ export enum ErrorReason {
   FEATURE_IN_PLAN = 83,
 
   /**
+   * FAILED_PRECONDITION: the API key is revoked, expired or replaced. The
+   * metadata `status` says which.
+   *
+   * @generated from enum value: ERROR_REASON_API_KEY_NOT_IN_FORCE = 90;
+   */
+  API_KEY_NOT_IN_FORCE = 90,
+
+  /**
    * ALREADY_EXISTS: an import of this id has another kind, format or other
    * settings.
    *

@@ -73,7 +73,8 @@ export declare type ApiKey = Message<"licet.licensing.v1.ApiKey"> & {
   role: ApiKeyRole;
 
   /**
-   * The scopes that the role gives.
+   * The scopes that the key holds: all that its role gives, or those of them
+   * that it was issued with.
    *
    * @generated from field: repeated string scopes = 4;
    */
@@ -99,6 +100,23 @@ export declare type ApiKey = Message<"licet.licensing.v1.ApiKey"> & {
    * @generated from field: google.protobuf.Timestamp revoked_at = 7;
    */
   revokedAt?: Timestamp | undefined;
+
+  /**
+   * When a call was last let in by the key; absent: never. It is at most two
+   * minutes behind, and what a process noted in its last minute is lost when
+   * it is killed. Set by ListApiKeys only.
+   *
+   * @generated from field: google.protobuf.Timestamp last_used_at = 10;
+   */
+  lastUsedAt?: Timestamp | undefined;
+
+  /**
+   * The id of the key that replaces this one; empty: none. Until `expires_at`
+   * both are good.
+   *
+   * @generated from field: string replaced_by = 11;
+   */
+  replacedBy: string;
 };
 
 /**

@@ -169,6 +169,14 @@ export declare type CreateApiKeyRequest = Message<"licet.licensing.v1.CreateApiK
    * @generated from field: google.protobuf.Timestamp expires_at = 4;
    */
   expiresAt?: Timestamp | undefined;
+
+  /**
+   * The scopes that the key holds, each one of the role's; empty: all of the
+   * role's, and those that it is given later.
+   *
+   * @generated from field: repeated string scopes = 10;
+   */
+  scopes: string[];
 };
 
 /**
@@ -259,6 +267,76 @@ export declare type ListApiKeysResponse = Message<"licet.licensing.v1.ListApiKey
 export declare const ListApiKeysResponseSchema: GenMessage<ListApiKeysResponse>;
 
 /**
+ * RotateApiKeyRequest names the key to replace.
+ *
+ * @generated from message licet.licensing.v1.RotateApiKeyRequest
+ */
+export declare type RotateApiKeyRequest = Message<"licet.licensing.v1.RotateApiKeyRequest"> & {
+  /**
+   * Makes repetitions safe, see CreateTenantRequest.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The public part of the key.
+   *
+   * @generated from field: string key_id = 2;
+   */
+  keyId: string;
+
+  /**
+   * For how many seconds the old key is still good, at most 30 days; a day when
+   * absent, 0: it ends at once. Its own end, where it has one, stays if that is
+   * earlier.
+   *
+   * @generated from field: optional uint32 overlap_seconds = 3;
+   */
+  overlapSeconds?: number | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.RotateApiKeyRequest.
+ * Use `create(RotateApiKeyRequestSchema)` to create a new message.
+ */
+export declare const RotateApiKeyRequestSchema: GenMessage<RotateApiKeyRequest>;
+
+/**
+ * RotateApiKeyResponse returns both keys and the new secret.
+ *
+ * @generated from message licet.licensing.v1.RotateApiKeyResponse
+ */
+export declare type RotateApiKeyResponse = Message<"licet.licensing.v1.RotateApiKeyResponse"> & {
+  /**
+   * The new key.
+   *
+   * @generated from field: licet.licensing.v1.ApiKey api_key = 1;
+   */
+  apiKey?: ApiKey | undefined;
+
+  /**
+   * The whole new key with its secret, as sent in `authorization: Bearer`.
+   *
+   * @generated from field: string secret = 2;
+   */
+  secret: string;
+
+  /**
+   * The old key as it now is, with its end.
+   *
+   * @generated from field: licet.licensing.v1.ApiKey replaced = 3;
+   */
+  replaced?: ApiKey | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.RotateApiKeyResponse.
+ * Use `create(RotateApiKeyResponseSchema)` to create a new message.
+ */
+export declare const RotateApiKeyResponseSchema: GenMessage<RotateApiKeyResponse>;
+
+/**
  * RevokeApiKeyRequest names the key to end.
  *
  * @generated from message licet.licensing.v1.RevokeApiKeyRequest
@@ -346,6 +424,81 @@ export declare type ResolveCredentialResponse = Message<"licet.licensing.v1.Reso
 export declare const ResolveCredentialResponseSchema: GenMessage<ResolveCredentialResponse>;
 
 /**
+ * ReportApiKeyUseRequest tells when keys were used.
+ *
+ * @generated from message licet.licensing.v1.ReportApiKeyUseRequest
+ */
+export declare type ReportApiKeyUseRequest = Message<"licet.licensing.v1.ReportApiKeyUseRequest"> & {
+  /**
+   * The keys, each once.
+   *
+   * @generated from field: repeated licet.licensing.v1.ApiKeyUse uses = 1;
+   */
+  uses: ApiKeyUse[];
+};
+
+/**
+ * Describes the message licet.licensing.v1.ReportApiKeyUseRequest.
+ * Use `create(ReportApiKeyUseRequestSchema)` to create a new message.
+ */
+export declare const ReportApiKeyUseRequestSchema: GenMessage<ReportApiKeyUseRequest>;
+
+/**
+ * ApiKeyUse tells when a key was last used.
+ *
+ * @generated from message licet.licensing.v1.ApiKeyUse
+ */
+export declare type ApiKeyUse = Message<"licet.licensing.v1.ApiKeyUse"> & {
+  /**
+   * The public part of the key.
+   *
+   * @generated from field: string key_id = 1;
+   */
+  keyId: string;
+
+  /**
+   * How many milliseconds ago a call was last let in by it: an age and no
+   * time, because clocks differ.
+   *
+   * @generated from field: uint64 used_ago_ms = 2;
+   */
+  usedAgoMs: bigint;
+
+  /**
+   * The version of the key that the caller goes by.
+   *
+   * @generated from field: int64 version = 3;
+   */
+  version: bigint;
+};
+
+/**
+ * Describes the message licet.licensing.v1.ApiKeyUse.
+ * Use `create(ApiKeyUseSchema)` to create a new message.
+ */
+export declare const ApiKeyUseSchema: GenMessage<ApiKeyUse>;
+
+/**
+ * ReportApiKeyUseResponse returns what the caller has not heard.
+ *
+ * @generated from message licet.licensing.v1.ReportApiKeyUseResponse
+ */
+export declare type ReportApiKeyUseResponse = Message<"licet.licensing.v1.ReportApiKeyUseResponse"> & {
+  /**
+   * Of the reported keys those that have a higher version.
+   *
+   * @generated from field: repeated licet.licensing.v1.CredentialChanged changed = 1;
+   */
+  changed: CredentialChanged[];
+};
+
+/**
+ * Describes the message licet.licensing.v1.ReportApiKeyUseResponse.
+ * Use `create(ReportApiKeyUseResponseSchema)` to create a new message.
+ */
+export declare const ReportApiKeyUseResponseSchema: GenMessage<ReportApiKeyUseResponse>;
+
+/**
  * TenantService keeps tenants and the API keys that act for them.
  *
  * @generated from service licet.licensing.v1.TenantService
@@ -375,8 +528,10 @@ export declare const TenantService: GenService<{
   },
   /**
    * CreateApiKey issues a key for the caller's tenant; for an operator, another
-   * operator's. The secret is in this
-   * reply only (and in a repetition of the same request).
+   * operator's. The secret is in this reply only (and in a repetition of the
+   * same request). Nobody issues a key that may do more than their own.
+   *
+   * Errors: PERMISSION_DENIED `SCOPE_MISSING`.
    *
    * @generated from rpc licet.licensing.v1.TenantService.CreateApiKey
    */
@@ -394,6 +549,23 @@ export declare const TenantService: GenService<{
     methodKind: "unary";
     input: typeof ListApiKeysRequestSchema;
     output: typeof ListApiKeysResponseSchema;
+  },
+  /**
+   * RotateApiKey replaces a key by a new one of the same name, role, scopes and
+   * end. The old one is good for the overlap, so that whoever uses it can
+   * change over, and ends then by itself, everywhere. The new secret is in this
+   * reply only (and in a repetition of the same request). Nobody rotates a key
+   * that may do more than their own.
+   *
+   * Errors: NOT_FOUND `API_KEY_NOT_FOUND`; FAILED_PRECONDITION
+   * `API_KEY_NOT_IN_FORCE`; PERMISSION_DENIED `SCOPE_MISSING`.
+   *
+   * @generated from rpc licet.licensing.v1.TenantService.RotateApiKey
+   */
+  rotateApiKey: {
+    methodKind: "unary";
+    input: typeof RotateApiKeyRequestSchema;
+    output: typeof RotateApiKeyResponseSchema;
   },
   /**
    * RevokeApiKey ends a key at once, everywhere. Revoking a revoked key
@@ -420,6 +592,18 @@ export declare const TenantService: GenService<{
     methodKind: "unary";
     input: typeof ResolveCredentialRequestSchema;
     output: typeof ResolveCredentialResponseSchema;
+  },
+  /**
+   * ReportApiKeyUse is how the other services tell which keys they let calls in
+   * by, each key at most once a minute. Of several reports the latest use
+   * counts. They learn in return which of these keys have changed unheard.
+   *
+   * @generated from rpc licet.licensing.v1.TenantService.ReportApiKeyUse
+   */
+  reportApiKeyUse: {
+    methodKind: "unary";
+    input: typeof ReportApiKeyUseRequestSchema;
+    output: typeof ReportApiKeyUseResponseSchema;
   },
 }>;
 

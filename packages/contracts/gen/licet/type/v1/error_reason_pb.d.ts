@@ -134,6 +134,16 @@ export enum PlatformErrorReason {
    * @generated from enum value: PLATFORM_ERROR_REASON_INTERNAL = 15;
    */
   INTERNAL = 15,
+
+  /**
+   * RESOURCE_EXHAUSTED: more calls than the license key, or the address that
+   * the call came from, may make. The headers `ratelimit-limit`,
+   * `ratelimit-remaining` and `ratelimit-reset` (in seconds) say how many those
+   * are, `google.rpc.RetryInfo` and on HTTP `retry-after` when to come back.
+   *
+   * @generated from enum value: PLATFORM_ERROR_REASON_RATE_LIMITED = 16;
+   */
+  RATE_LIMITED = 16,
 }
 
 /**

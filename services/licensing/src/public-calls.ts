@@ -1,0 +1,57 @@
+import { type Databases, openDatabase } from "@licet/platform/database/database";
+import type { Logger } from "@licet/platform/logging";
+import { createWindowLimit, type WindowLimit } from "@licet/platform/window-limit";
+import { type Config, type PublicCallLimits, publicCallDefaults } from "./config.ts";
+import { createKeyCalls, type KeyCalls } from "./key-calls.ts";
+import type { DB } from "./store/schema.ts";
+
+/** Connections of each role that all public calls of this process share: apart from those of authenticated calls, which they never keep waiting. */
+const MAX_APP_CONNECTIONS = 4;
+const MAX_SYSTEM_CONNECTIONS = 2;
+/** Addresses whose attempts are told apart in a minute. */
+const MAX_ADDRESSES = 100_000;
+const MINUTE_MS = 60_000;
+
+/** What the public calls of this process share. */
+export interface PublicCalls {
+  /** The database on connections of their own. */
+  readonly db: Databases<DB>;
+  /** The calls that each license key may make; undefined: any number. */
+  readonly keyCalls: KeyCalls | undefined;
+  /** Attempts with keys that are none, by the network that they come from; undefined: any number. */
+  readonly attempts: WindowLimit | undefined;
+  start(): void;
+  stop(): Promise<void>;
+}
+
+/** Creates the shared part of public calls; it connects when the first one comes. */
+export function createPublicCalls(config: Config, now: () => Date, logger: Logger): PublicCalls {
+  const { perKeyAndDay, attemptsPerMinute }: PublicCallLimits = config.publicCalls ?? publicCallDefaults;
+  const open = (url: string, maxConnections: number) =>
+    openDatabase<DB>({ url, applicationName: "licet-licensing-public", maxConnections });
+  const db: Databases<DB> = {
+    app: open(config.database.appUrl, MAX_APP_CONNECTIONS),
+    system: open(config.database.systemUrl, MAX_SYSTEM_CONNECTIONS),
+  };
+  const keyCalls = perKeyAndDay === 0 ? undefined : createKeyCalls({ db, limit: perKeyAndDay, now, logger });
+  const attempts =
+    attemptsPerMinute === 0
+      ? undefined
+      : createWindowLimit({
+          max: attemptsPerMinute,
+          windowMs: MINUTE_MS,
+          maxCallers: MAX_ADDRESSES,
+          now: () => now().getTime(),
+        });
+  return {
+    db,
+    keyCalls,
+    attempts,
+    start: () => keyCalls?.start(),
+    async stop() {
+      await keyCalls?.stop();
+      await db.app.destroy();
+      await db.system.destroy();
+    },
+  };
+}
