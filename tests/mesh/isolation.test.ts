@@ -239,6 +239,7 @@ const namingNothing: ReadonlySet<string> = new Set(
     "autoRenew atEnd billingCycle currency delaySeconds domain employeeCount failMode graceDays graceUntil granularity",
     "industry keyFormat keyPrefix limits offlineDays onBehalfOf overlapSeconds reduceOnly retired scopes seats standing",
     "startTime endTime periodStart periodEnd validFrom validUntil expiresAt ttlSeconds",
+    "dryRun onExisting offset final failedOnly keepSeats",
   ].flatMap((names) => names.split(" ")),
 );
 
