@@ -1,11 +1,20 @@
 import { parseArgs } from "node:util";
+import { importFile } from "./import.ts";
 import { overload } from "./overload.ts";
 import { growth, provision } from "./provision.ts";
 import { type Benchmark, printCircumstances, printRows } from "./report.ts";
 import { revocation } from "./revocation.ts";
 import { unary } from "./unary.ts";
 
-const benchmarks: Readonly<Record<string, Benchmark>> = { unary, revocation, overload, provision, growth };
+const benchmarks: Readonly<Record<string, Benchmark>> = {
+  unary,
+  revocation,
+  overload,
+  provision,
+  growth,
+  import: importFile(100_000, 10 * 60_000),
+  "import-1m": importFile(1_000_000, 60 * 60_000),
+};
 
 /** `pnpm bench NAME [--json]`, `pnpm bench --list`. The exit code says whether it ran, not whether a target was met. */
 async function main(): Promise<void> {

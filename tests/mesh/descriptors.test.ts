@@ -8,13 +8,17 @@ import { everyMethod } from "./every-service.ts";
 
 // That every message, field and value has a comment is what `buf lint` checks: generated code carries no comments.
 
-/** What makes a repetition of a mutation harmless, by the message that carries it: a request_id, the ids of events, or that of several times the latest counts. */
+/**
+ * What makes a repetition of a mutation harmless, by the message that carries it: a request_id, the ids of events, a place in
+ * a file, or that of several times the latest counts.
+ */
 function repeatable(input: DescMessage): string[] {
   const named = (name: string) => input.fields.find((field) => field.name === name);
   const event = named("event") ?? named("events");
   const keyed = event?.message?.fields.some((field) => field.name === "id") ? ["event ids"] : [];
   const latest = named("uses") ? ["the latest use"] : [];
-  return [...(named("request_id") ? ["request_id"] : []), ...keyed, ...latest];
+  const placed = named("import_id") && named("offset") ? ["place in a file"] : [];
+  return [...(named("request_id") ? ["request_id"] : []), ...keyed, ...latest, ...placed];
 }
 
 describe.each([...everyMethod])("%s", (_name, method) => {

@@ -10,6 +10,8 @@ import {
 import { createClient, type Transport } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
 import { ActivationService } from "@licet/contracts/licet/licensing/v1/activation_service_pb";
+import { BulkFormat, BulkKind } from "@licet/contracts/licet/licensing/v1/bulk_pb";
+import { BulkService } from "@licet/contracts/licet/licensing/v1/bulk_service_pb";
 import { type AddOnTermsSchema, KeyFormat } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
 import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
@@ -97,6 +99,27 @@ async function furnish(transport: Transport): Promise<Readonly<Record<string, un
     "the contradiction is in quarantine",
     async () => (await usage.listQuarantinedEvents({})).events.length > 0,
   );
+  const bulk = createClient(BulkService, transport);
+  const importId = `import-${mark}`;
+  const kinds = { kind: BulkKind.CUSTOMERS, format: BulkFormat.CSV };
+  await bulk.startImport({ requestId: newId(), importId, ...kinds });
+  // No number: the error quotes it.
+  const data = Buffer.from(`customer_id,employee_count\nx,${mark}\n`);
+  await bulk.importChunk({ importId, offset: 0n, data });
+  const selection = { product, licenseIds: [license?.licenseId as string] };
+  const { operation } = await licensing.migrateLicenses({
+    requestId: newId(),
+    selection,
+    plan,
+    planVersion: (await catalog.publishPlanVersion({ requestId: newId(), product, plan, terms })).plan?.version ?? 0,
+    dryRun: true,
+    reason: mark,
+  });
+  const operationId = operation?.operationId ?? "";
+  await until(
+    "the victim's migration was tried",
+    async () => (await bulk.listBulkResults({ operationId })).results.length > 0,
+  );
   const { apiKeys } = await createClient(TenantService, transport).listApiKeys({});
   return {
     product,
@@ -113,6 +136,12 @@ async function furnish(transport: Transport): Promise<Readonly<Record<string, un
     licenseIds: [license?.licenseId],
     activationId: activation?.activationId,
     key: { case: "keyId", value: key?.keyId },
+    importId,
+    ...kinds,
+    data,
+    selection,
+    operationId,
+    change: { case: "suspend", value: {} },
     kid: "x".repeat(43),
     reason: mark,
     keyId: apiKeys[0]?.keyId,
@@ -192,6 +221,10 @@ const victimsRows = async () => {
         "keyed_license",
         "license_seats",
         "activation",
+        "import",
+        "import_error",
+        "bulk_operation",
+        "bulk_result",
         "event",
       ],
     ],
@@ -215,8 +248,9 @@ const namingNothing: ReadonlySet<string> = new Set(
   [
     "requestId etag pageSize pageToken updateMask metadata context configuration features addOns atLeast version planVersion",
     "autoRenew atEnd billingCycle currency delaySeconds domain employeeCount failMode graceDays graceUntil granularity",
-    "industry keyFormat keyPrefix limits offlineDays onBehalfOf overlapSeconds reduceOnly retired scopes seats standing",
+    "industry keyFormat keyPrefix lastSeenBefore limits offlineDays onBehalfOf overlapSeconds reduceOnly retired scopes seatPolicy seats standing",
     "startTime endTime periodStart periodEnd validFrom validUntil expiresAt ttlSeconds",
+    "dryRun onExisting offset final failedOnly keepSeats",
   ].flatMap((names) => names.split(" ")),
 );
 
@@ -236,7 +270,7 @@ describe("with another tenant's key", () => {
 
   test.each(reaching)("%s shows and changes nothing of the victim", async (_name, method) => {
     const before = await victimsRows();
-    const creates = /^(Create|Provision|Publish|Track)/.test(method.name);
+    const creates = /^(Create|Provision|Publish|Start|Track)/.test(method.name);
     const intruder = licet.as(creates ? intruders.creating : intruders.other, "admin");
     const answer = await call(intruder, method).catch((error: unknown) => error);
     if (answer instanceof ServiceError) expect(["NOT_FOUND", "PERMISSION_DENIED"]).toContain(answer.code);

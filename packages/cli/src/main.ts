@@ -1,5 +1,6 @@
 /** `licet`: what an operator does with a mesh from the outside. */
 import { parseArgs } from "node:util";
+import { runTenantCommand, type TenantCommand } from "./bulk/command.ts";
 import { busSettingsOf } from "./settings.ts";
 import { formatRows } from "./table.ts";
 
@@ -17,21 +18,40 @@ Usage: licet COMMAND [flags]
   events accept-log            count usage on from the start of another event log than
                                before, such as a new Kafka
   operator-key                 issue a key that may create tenants, and print it
+  import customers|licenses FILE   take a CSV or JSON lines in
+  export customers|licenses        write one
+  bulk suspend|resume|renew|migrate   change many licenses
+                               with --help each of these three says more
 
 Settings come from the environment; docs/settings.md lists them.
 `;
 
+/** Commands of a tenant, each with flags of its own. */
+const tenantCommands: Readonly<Record<string, () => Promise<TenantCommand>>> = {
+  import: async () => (await import("./commands/import.ts")).importCommand,
+  export: async () => (await import("./commands/export.ts")).exportCommand,
+  bulk: async () => (await import("./commands/bulk.ts")).bulkCommand,
+};
+
 try {
+  // `pnpm licet -- migrate` passes the dashes on.
+  const args = process.argv.slice(2).filter((arg) => arg !== "--");
+  const [name = "", ...rest] = args;
+  const command = Object.hasOwn(tenantCommands, name) ? tenantCommands[name] : undefined;
+  if (command) process.exitCode = await runTenantCommand(await command(), rest);
+  else await runOperatorCommand(args);
+} catch (error) {
+  process.exitCode = 1;
+  process.stderr.write(`licet: ${error instanceof Error ? error.message : String(error)}\n`);
+}
+
+async function runOperatorCommand(args: string[]): Promise<void> {
   const { values, positionals } = parseArgs({
-    // `pnpm licet -- migrate` passes the dashes on.
-    args: process.argv.slice(2).filter((arg) => arg !== "--"),
+    args,
     options: { from: { type: "string" }, topic: { type: "string" }, help: { type: "boolean", default: false } },
     allowPositionals: true,
   });
   process.stdout.write(values.help ? USAGE : await run(positionals.join(" "), values));
-} catch (error) {
-  process.exitCode = 1;
-  process.stderr.write(`licet: ${error instanceof Error ? error.message : String(error)}\n`);
 }
 
 /** Runs a command and returns what it has to say. */

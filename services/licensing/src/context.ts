@@ -1,5 +1,7 @@
 import type { KeyedHash, Vault } from "@licet/platform/crypto";
 import type { Databases } from "@licet/platform/database/database";
+import type { Logger } from "@licet/platform/logging";
+import type { MessageRules } from "@licet/platform/rpc/message-rules";
 import type { Kysely } from "kysely";
 import type { KnownKeys } from "./known-keys.ts";
 import type { PublicCalls } from "./public-calls.ts";
@@ -26,6 +28,9 @@ export interface Context {
   readonly newId: () => string;
   /** Hints the relay that something was committed. */
   readonly wakeRelay: () => void;
+  /** The contracts' rules, for what comes otherwise than as a request: the rows of a file. */
+  readonly rules: MessageRules;
+  readonly logger: Logger;
   /** What subscribers of the history share. */
   readonly subscriptions: Subscriptions;
   /** What calls of installed products share. */

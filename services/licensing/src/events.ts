@@ -39,6 +39,7 @@ export const eventTypes: Readonly<Record<Exclude<LicenseChangeCause, LicenseChan
   [LicenseChangeCause.FEATURE_ACTIVATED]: "licet.feature.activated.v1",
   [LicenseChangeCause.FEATURE_DEACTIVATED]: "licet.feature.deactivated.v1",
   [LicenseChangeCause.GRANT_EXPIRED]: "licet.feature.grant-expired.v1",
+  [LicenseChangeCause.CUSTOMER_UPDATED]: "licet.customer.updated.v1",
 };
 
 /** The CloudEvents type of what happens to seats, as the contract documents it. */

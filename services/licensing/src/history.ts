@@ -8,7 +8,7 @@ import { LicenseChangeCause, LicenseChangedSchema } from "@licet/contracts/licet
 import { SeatChangeCause, SeatChangedSchema } from "@licet/contracts/licet/licensing/v1/seat_events_pb";
 import { PLATFORM_TENANT } from "@licet/platform/credentials";
 import type { ServiceError } from "@licet/platform/errors";
-import { append } from "@licet/platform/events/outbox";
+import { append, appendAll, type NewEvent } from "@licet/platform/events/outbox";
 import type { Call } from "@licet/platform/rpc/call";
 import { callerOf } from "@licet/platform/rpc/caller";
 import { currentTraceparent } from "@licet/platform/telemetry";
@@ -29,10 +29,10 @@ import { catalogToProto, credentialToProto, snapshotToProto, toEnum } from "./rp
 import { signingKeyToProto } from "./rpc/convert-keys.ts";
 import { activationToProto, seatsToProto } from "./rpc/convert-seats.ts";
 import { getCatalog } from "./store/catalog.ts";
-import { insertHistoryEntry } from "./store/history.ts";
+import { type HistoryEntry, insertHistoryEntries } from "./store/history.ts";
 import type { DB } from "./store/schema.ts";
 import type { LockedSeats } from "./store/seats.ts";
-import { findSnapshot } from "./store/snapshots.ts";
+import { findSnapshot, type Snapshot } from "./store/snapshots.ts";
 import type { ApiKey } from "./store/tenants.ts";
 
 /** What happened to a customer or to one of its licenses. */
@@ -61,8 +61,11 @@ export interface LicenseChange {
 /** Who does something without a call: a worker, for a tenant. */
 export interface Worker {
   readonly tenant: string;
-  /** Its name in the history. */
+  /** Its name in the history; where it carries out what a call asked for, the credential of that call. */
   readonly actor: string;
+  /** Where that call came from. */
+  readonly ipAddress?: string;
+  readonly userAgent?: string;
 }
 
 /** Causes by which what a customer holds can grow much: only what adds may be refused, the rest is room for later changes. */
@@ -86,13 +89,28 @@ export async function recordLicenseChange(
   by: Call | Worker,
   change: LicenseChange,
 ): Promise<void> {
-  const { tenant } = by;
-  const author = "actor" in by ? { actor: by.actor, ipAddress: "", userAgent: "" } : authorOf(by);
-  const snapshot = await findSnapshot(tx, tenant, change.customerId);
+  const snapshot = await findSnapshot(tx, by.tenant, change.customerId);
   if (!snapshot) throw new Error(`customer ${change.customerId} has a locked row but no snapshot`);
+  await appendChanges(tx, by.tenant, [toRecorded(ctx, by, change, snapshot)]);
+}
+
+/** A change as it is written: the event that others hear, and the entry that is kept for audit. */
+export interface RecordedChange {
+  readonly event: NewEvent;
+  readonly entry: HistoryEntry;
+}
+
+/**
+ * A change with everything that holds after it, to be written by {@link appendChanges}.
+ *
+ * @param snapshot - the customer in the version of the change
+ * @throws ServiceError as {@link recordLicenseChange}
+ */
+export function toRecorded(ctx: Context, by: Call | Worker, change: LicenseChange, snapshot: Snapshot): RecordedChange {
+  const author = authorOf(by);
   const { customerId, version, cause, reason = "", noticeDays = 0, effectiveAt = snapshot.issuedAt } = change;
   const message = create(LicenseChangedSchema, {
-    tenantId: tenant,
+    tenantId: by.tenant,
     customerId,
     version,
     cause,
@@ -109,17 +127,17 @@ export async function recordLicenseChange(
   const payload = toBinary(LicenseChangedSchema, message);
   if (ADDING.has(cause) && payload.length > MAX_EVENT_BYTES) throw tooLarge(customerId, payload.length);
   const eventId = ctx.newId();
-  await append(tx, {
+  const event: NewEvent = {
     eventId,
-    tenantId: tenant,
+    tenantId: by.tenant,
     stream: `customer/${customerId}`,
     version,
     type: eventTypes[cause],
     payload,
     actor: author.actor,
     traceparent: currentTraceparent(),
-  });
-  await insertHistoryEntry(tx, tenant, {
+  };
+  const entry: HistoryEntry = {
     eventId,
     customerId,
     version,
@@ -133,11 +151,31 @@ export async function recordLicenseChange(
     ...(change.after && { after: toBinary(LicenseSchema, create(LicenseSchema, change.after)) }),
     noticeDays,
     effectiveAt,
-  });
+  };
+  return { event, entry };
 }
 
-function authorOf(call: Call): { actor: string; ipAddress: string; userAgent: string } {
-  return { actor: call.credential.id, ...callerOf(call) };
+/** Writes changes, those of one customer in the order of their versions. The customers' rows are locked. */
+export async function appendChanges(
+  tx: Transaction<DB>,
+  tenant: string,
+  changes: readonly RecordedChange[],
+): Promise<void> {
+  await appendAll(
+    tx,
+    changes.map(({ event }) => event),
+  );
+  await insertHistoryEntries(
+    tx,
+    tenant,
+    changes.map(({ entry }) => entry),
+  );
+}
+
+/** Who does something, and from where, as the history keeps it. */
+export function authorOf(by: Call | Worker): { actor: string; ipAddress: string; userAgent: string } {
+  if (!("actor" in by)) return { actor: by.credential.id, ...callerOf(by) };
+  return { actor: by.actor, ipAddress: by.ipAddress ?? "", userAgent: by.userAgent ?? "" };
 }
 
 function tooLarge(customerId: string, bytes: number): ServiceError {
@@ -172,7 +210,7 @@ export async function recordSeatChanges(
   done: { activations: readonly Activation[]; seats: LockedSeats; at: Date },
 ): Promise<void> {
   const { activations, seats, at } = done;
-  for (const [index, activation] of activations.entries()) {
+  const events = activations.map((activation, index): NewEvent => {
     const later = activations.length - 1 - index;
     const used = cause === "activated" ? seats.used - later : seats.used + later;
     const version = seats.version - BigInt(later);
@@ -185,17 +223,18 @@ export async function recordSeatChanges(
       seats: seatsToProto({ ...seats, used }),
       occurredAt: timestampFromDate(at),
     });
-    await append(tx, {
+    return {
       eventId: ctx.newId(),
       tenantId: tenant,
       stream: `seats/${change.licenseId}`,
       version,
-      type: seatEventTypes[message.cause as keyof typeof seatEventTypes],
+      type: seatEventTypes[toEnum(SeatChangeCause, cause)],
       payload: toBinary(SeatChangedSchema, message),
       actor: change.actor,
       traceparent: currentTraceparent(),
-    });
-  }
+    };
+  });
+  await appendAll(tx, events);
 }
 
 /** Appends a product's catalogue as it now is to the product's history. */

@@ -10,7 +10,7 @@ import { checkEtag } from "./domain/etag.ts";
 import type { License } from "./domain/license.ts";
 import { adopted, nextDueAt, nextStep } from "./domain/schedule.ts";
 import { failure } from "./errors.ts";
-import { recordLicenseChange } from "./history.ts";
+import { recordLicenseChange, type Worker } from "./history.ts";
 import { licenseToProto, licenseWithStatus } from "./rpc/convert.ts";
 import { checkSeatsFit } from "./seats.ts";
 import { lockCustomer, raiseEntitlementVersion } from "./store/customers.ts";
@@ -49,6 +49,9 @@ export interface Outcome {
   feature?: string;
 }
 
+/** Decides what becomes of a license that is settled up to `now`. */
+export type Decide = (license: License, now: Date) => Outcome | Promise<Outcome>;
+
 /**
  * Changes a license as somebody asked: under the row lock of its customer, behind everything that the clock did before,
  * with one version and one event. What all changes of a license but its transfer have in common.
@@ -60,11 +63,11 @@ export interface Outcome {
 export async function changeLicense(
   ctx: Context,
   tx: Transaction<DB>,
-  call: Call,
+  by: Call | Worker,
   asked: Asked,
-  decide: (license: License, now: Date) => Outcome | Promise<Outcome>,
+  decide: Decide,
 ): Promise<Changed> {
-  const { tenant } = call;
+  const { tenant } = by;
   const { customerId } = await getLicense(tx, tenant, asked.licenseId);
   await lockCustomer(tx, tenant, customerId);
   const now = ctx.now();
@@ -78,7 +81,7 @@ export async function changeLicense(
   const { licenseId } = license;
   const { reason } = asked;
   const change = { customerId, version, ...outcome, licenseId, reason, effectiveAt: now, before, after };
-  await recordLicenseChange(ctx, tx, call, change);
+  await recordLicenseChange(ctx, tx, by, change);
   return { license: after, consistencyToken: { customerId, version } };
 }
 
@@ -157,7 +160,16 @@ export async function settleDue(ctx: Context, tx: Transaction<DB>, tenant: strin
  * @throws ServiceError FAILED_PRECONDITION `TOO_MANY_LICENSES`
  */
 export async function checkRoom(tx: Transaction<DB>, tenant: string, customerId: string): Promise<void> {
-  if ((await countLicenses(tx, tenant, customerId)) < MAX_LICENSES) return;
+  refuseMore(customerId, await countLicenses(tx, tenant, customerId));
+}
+
+/**
+ * Refuses a license more than a customer can hold who has so many.
+ *
+ * @throws ServiceError FAILED_PRECONDITION `TOO_MANY_LICENSES`
+ */
+export function refuseMore(customerId: string, held: number): void {
+  if (held < MAX_LICENSES) return;
   const message = `Customer ${customerId} holds ${MAX_LICENSES} licenses, the most possible.`;
   throw failure("TOO_MANY_LICENSES", message, { maximum: `${MAX_LICENSES}` });
 }

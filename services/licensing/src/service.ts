@@ -6,6 +6,7 @@ import { createRelay } from "@licet/platform/events/outbox";
 import { newId } from "@licet/platform/ids";
 import type { Logger } from "@licet/platform/logging";
 import type { ServiceBinding } from "@licet/platform/rpc/handlers";
+import { createMessageRules } from "@licet/platform/rpc/message-rules";
 import { sql } from "kysely";
 import { type Config, DEFAULT_ISSUER } from "./config.ts";
 import type { Context } from "./context.ts";
@@ -20,6 +21,7 @@ import type { DB } from "./store/schema.ts";
 import { findApiKey, insertApiKey } from "./store/tenants.ts";
 import { databaseTime, statementTime } from "./store/time.ts";
 import { createSubscriptions } from "./subscriptions.ts";
+import { createBulkWorker } from "./workers/bulk.ts";
 import { createPurge } from "./workers/purge.ts";
 import { createScheduler } from "./workers/scheduler.ts";
 
@@ -44,6 +46,8 @@ export interface Licensing {
   drain(): Promise<void>;
   /** Resolves when everything that is due by now was done to licenses and told. */
   settle(): Promise<void>;
+  /** Resolves when all bulk operations that run are carried out. */
+  finishBulk(): Promise<void>;
   /** Whether it serves. */
   ready(): boolean;
   /**
@@ -77,11 +81,14 @@ export function createLicensing(config: Config, dependencies: Dependencies): Lic
     leaseClock: schedulerNow ? () => sql<Date>`${schedulerNow()}::timestamptz` : () => statementTime,
     newId: dependencies.newId ?? newId,
     wakeRelay: () => relay.wake(),
+    rules: createMessageRules(),
+    logger,
     subscriptions,
     publicCalls,
   };
   const purge = createPurge(db, now, logger);
   const scheduler = createScheduler(ctx, database.systemUrl, logger);
+  const bulk = createBulkWorker(ctx, database.systemUrl, logger);
   let started = false;
 
   return {
@@ -92,15 +99,18 @@ export function createLicensing(config: Config, dependencies: Dependencies): Lic
       purge.start();
       publicCalls.start();
       scheduler.start();
+      bulk.start();
       started = true;
     },
     drain: () => relay.drain(),
     settle: () => scheduler.drain(),
+    finishBulk: () => bulk.drain(),
     ready: () => started,
     ensureOperatorKey: (key) => ensureOperatorKey(ctx, key),
     async stop() {
       started = false;
       await subscriptions.stop();
+      await bulk.stop();
       await publicCalls.stop();
       await scheduler.stop();
       await purge.stop();

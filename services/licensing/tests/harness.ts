@@ -1,6 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { type Client, createClient, type Transport } from "@connectrpc/connect";
 import { ActivationService } from "@licet/contracts/licet/licensing/v1/activation_service_pb";
+import { BulkService } from "@licet/contracts/licet/licensing/v1/bulk_service_pb";
 import { LicenseType } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
 import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
@@ -36,6 +37,7 @@ export interface Clients {
   licenses: Client<typeof LicensingService>;
   keys: Client<typeof KeyService>;
   activations: Client<typeof ActivationService>;
+  bulk: Client<typeof BulkService>;
 }
 
 /** A licensing service on a database of its own, with a clock that tests set and a bus that remembers. */
@@ -166,6 +168,7 @@ export async function startHarness(
         licenses: createClient(LicensingService, channel),
         keys: createClient(KeyService, channel),
         activations: createClient(ActivationService, channel),
+        bulk: createClient(BulkService, channel),
       };
     },
     async stop() {
@@ -175,8 +178,15 @@ export async function startHarness(
   };
 }
 
-/** Creates a tenant with product `trading` (3 days of grace), two features and plan `standard`, and one customer `nile`. */
-export async function seedTenant(harness: Harness, tenantId: string): Promise<Clients> {
+/**
+ * Creates a tenant with product `trading` (3 days of grace), two features and plan `standard`, and one customer `nile` unless
+ * none is wanted.
+ */
+export async function seedTenant(
+  harness: Harness,
+  tenantId: string,
+  { customer = true }: { readonly customer?: boolean } = {},
+): Promise<Clients> {
   const operator = harness.as("_platform", "operator");
   await operator.tenants.createTenant({ requestId: newId(), tenantId, name: tenantId });
   const admin = harness.as(tenantId, "admin");
@@ -195,6 +205,7 @@ export async function seedTenant(harness: Harness, tenantId: string): Promise<Cl
       limits: [{ metric: "users", maximum: 50n, window: 1, enforcement: 1 }],
     },
   });
+  if (!customer) return admin;
   await admin.customers.createCustomer({
     requestId: newId(),
     customerId: "nile",

@@ -56,11 +56,26 @@ export interface StoredEvent extends NewEvent {
  * @throws the database's unique violation (23505) when the stream has that version already.
  */
 export async function append<DB extends OutboxTables>(tx: Transaction<DB>, event: NewEvent): Promise<void> {
+  await appendAll(tx, [event]);
+}
+
+/**
+ * Writes several events, in their order, as {@link append} does one. At most some thousand: each takes eight parameters of
+ * the 65,535 that a statement can have.
+ */
+export async function appendAll<DB extends OutboxTables>(
+  tx: Transaction<DB>,
+  events: readonly NewEvent[],
+): Promise<void> {
+  if (events.length === 0) return;
+  const rows = events.map(
+    (event) => sql`(${event.eventId}, ${event.tenantId}, ${event.stream}, ${event.version}, ${event.type},
+                    ${event.payload}, ${event.actor}, ${event.traceparent ?? null})`,
+  );
   await sql`
     WITH written AS (
       INSERT INTO event (event_id, tenant_id, stream, version, type, payload, actor, traceparent)
-      VALUES (${event.eventId}, ${event.tenantId}, ${event.stream}, ${event.version}, ${event.type}, ${event.payload},
-              ${event.actor}, ${event.traceparent ?? null})
+      VALUES ${sql.join(rows)}
       RETURNING id)
     INSERT INTO outbox_pending (event_id) SELECT id FROM written`.execute(tx);
 }

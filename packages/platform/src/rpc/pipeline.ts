@@ -1,11 +1,11 @@
 import { create, type DescMessage, type DescMethod, type Message, type MessageInitShape } from "@bufbuild/protobuf";
-import { createValidator } from "@bufbuild/protovalidate";
 import type { Credential } from "../credentials.ts";
 import type { Logger } from "../logging.ts";
 import type { TrustedProxies } from "./address.ts";
 import { type Exchange, isPublic, type Middleware, methodName, readPolicy, ServerCall } from "./call.ts";
 import type { RequestRules } from "./codec.ts";
 import type { AnyHandler, ServiceBinding } from "./handlers.ts";
+import { createMessageRules } from "./message-rules.ts";
 import { authentication } from "./middleware/authentication.ts";
 import { authorization } from "./middleware/authorization.ts";
 import { deadline } from "./middleware/deadline.ts";
@@ -72,9 +72,9 @@ export interface Pipeline {
  */
 export function createPipeline(options: PipelineOptions): Pipeline {
   const now = options.now ?? Date.now;
-  const validator = createValidator();
+  const rules = createMessageRules();
   const outer = [telemetry(), errors(options.logger)];
-  const inner = validation(validator);
+  const inner = validation(rules);
   const guards = [authentication((headers) => options.authenticate(headers)), authorization];
   const running = runningHandlers();
   const limits = new Map<string, readonly Middleware[]>();
@@ -99,7 +99,7 @@ export function createPipeline(options: PipelineOptions): Pipeline {
         const unguarded = binding.open || isPublic(method);
         const steps = [...outer, ...limitsOf(binding, method), ...(unguarded ? [] : guards), inner];
         // The first validation of a message type compiles its rules, which takes milliseconds.
-        validator.validate(method.input, create(method.input));
+        rules.prepare(method.input);
         return createRoute(method, compose(steps, lastStep(binding, method)), options.trustedProxies);
       });
     },

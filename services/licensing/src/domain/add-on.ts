@@ -167,7 +167,8 @@ export function sell(
   };
 }
 
-function offerFor({ offers }: AddOnTerms, plan: string): Offer | undefined {
+/** How an add-on can be had with a plan; undefined: not at all. */
+export function offerFor({ offers }: AddOnTerms, plan: string): Offer | undefined {
   return offers.find((offer) => offer.plan === plan) ?? offers.find((offer) => offer.plan === undefined);
 }
 

@@ -57,7 +57,7 @@ export function toEnum<E extends Record<string, string | number>, K extends stri
   return type[word.toUpperCase() as Uppercase<K> & keyof E];
 }
 
-/** The domain's word for an enum value. */
+/** The word of an enum value, the inverse of {@link toEnum}. */
 export function fromEnum<K extends string>(type: Record<number, string>, value: number): K {
   return (type[value] as string).toLowerCase() as K;
 }
@@ -234,7 +234,7 @@ export function limitsFromProto(limits: readonly LimitMessage[]): terms.Limit[] 
 }
 
 /** The wire's form of a limit. */
-function limitToProto(limit: terms.Limit): MessageInitShape<typeof LimitSchema> {
+export function limitToProto(limit: terms.Limit): MessageInitShape<typeof LimitSchema> {
   return {
     metric: limit.metric,
     ...(limit.maximum !== undefined && { maximum: limit.maximum }),

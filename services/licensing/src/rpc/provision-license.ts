@@ -8,7 +8,6 @@ import { invalidArgument } from "@licet/platform/errors";
 import type { Call } from "@licet/platform/rpc/call";
 import type { Handler } from "@licet/platform/rpc/handlers";
 import type { Transaction } from "kysely";
-import { sellAddOns } from "../add-ons.ts";
 import type { Context } from "../context.ts";
 import type { License } from "../domain/license.ts";
 import { checkExtendable, checkPermits, commonStyle, type LicenseKey } from "../domain/license-key.ts";
@@ -18,8 +17,9 @@ import { checkFeaturesAndLimits } from "../domain/terms.ts";
 import { failure } from "../errors.ts";
 import { recordLicenseChange } from "../history.ts";
 import { checkRoom } from "../lifecycle.ts";
+import { type Offers, offersOf } from "../offers.ts";
 import { currentSigner, type Signer } from "../signing-keys.ts";
-import { checkFeaturesExist, getPlan, getProduct } from "../store/catalog.ts";
+import { getProduct } from "../store/catalog.ts";
 import { raiseEntitlementVersion } from "../store/customers.ts";
 import { getLicenseKey, insertKeyedLicenses } from "../store/license-keys.ts";
 import { insertLicense } from "../store/licenses.ts";
@@ -41,7 +41,7 @@ export const provisionLicense: Handler<typeof LicensingService, "provisionLicens
     const { customerId } = request;
     const version = await raiseEntitlementVersion(tx, call.tenant, customerId);
     await checkRoom(tx, call.tenant, customerId);
-    const license = await newLicense(ctx, tx, call.tenant, request);
+    const license = await newLicense(ctx, offersOf(tx, call.tenant), request);
     if (!(await insertLicense(tx, call.tenant, license, nextDueAt(license, license.createdAt)))) {
       throw failure("LICENSE_EXISTS", `A license ${license.licenseId} exists already.`);
     }
@@ -89,13 +89,17 @@ async function issueKeyFor(ctx: Context, tx: Transaction<DB>, call: Call, signer
   return { key: licenseKeyToProto(key, now), keySecret: secret, consistencyToken: { customerId, version } };
 }
 
-async function newLicense(
+/**
+ * The license that a request asks for, not stored yet.
+ *
+ * @throws ServiceError as ProvisionLicense of the contract
+ */
+export async function newLicense(
   ctx: Context,
-  tx: Transaction<DB>,
-  tenant: string,
-  request: ProvisionLicenseRequest,
+  offers: Offers,
+  request: Omit<ProvisionLicenseRequest, "$typeName" | "$unknown" | "requestId" | "key">,
 ): Promise<License> {
-  const product = await getProduct(tx, tenant, request.product);
+  const product = await offers.product(request.product);
   const validFrom = dateFromProto("valid_from", request.validFrom);
   const validUntil = dateFromProto("valid_until", request.validUntil);
   const billingCycle = cycleFromProto(request.billingCycle);
@@ -114,9 +118,8 @@ async function newLicense(
     now,
   };
   if (request.plan !== "") {
-    const plan = await getPlan(tx, tenant, product.product, request.plan, request.planVersion);
-    const orders = addOnOrdersFromProto(request.addOns);
-    return planLicense(wanted, plan, await sellAddOns(tx, tenant, plan, orders, { held: [], at: "add_ons" }));
+    const plan = await offers.plan(product.product, request.plan, request.planVersion);
+    return planLicense(wanted, plan, await offers.sell(plan, addOnOrdersFromProto(request.addOns)));
   }
   if (!validUntil) throw invalidArgument("valid_until", "is required when no plan is given");
   const terms: BareTerms = {
@@ -124,6 +127,6 @@ async function newLicense(
     limits: limitsFromProto(request.limits),
   };
   checkFeaturesAndLimits(terms, "");
-  await checkFeaturesExist(tx, tenant, product.product, terms.features);
+  await offers.checkFeatures(product.product, terms.features);
   return bareLicense({ ...wanted, validUntil }, terms);
 }

@@ -9,12 +9,11 @@ import {
 } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import { inTenant } from "@licet/platform/database/database";
 import { type PublishedEvent, readPublished, readTail, type TailState } from "@licet/platform/events/published";
-import type { Call } from "@licet/platform/rpc/call";
 import type { Handler } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
 import { decodeResumeToken, encodeResumeToken } from "../domain/resume-token.ts";
-import { failure } from "../errors.ts";
 import { eventTypes } from "../events.ts";
+import { untilTaken } from "./until-taken.ts";
 
 type Message = MessageInitShape<typeof SubscribeLicenseEventsResponseSchema>;
 
@@ -56,24 +55,6 @@ export const subscribeLicenseEvents: Handler<typeof LicensingService, "subscribe
       follower.close();
     }
   };
-
-/** Hands one message to the transport; ends the call when it is not taken in time. */
-async function* untilTaken(call: Call, slowAfterMs: number, message: Message): AsyncGenerator<Message> {
-  let taken = false;
-  const cut = (): void => {
-    if (taken) return;
-    const sentence = `The subscriber took no message for ${slowAfterMs} ms; resume with the last token received.`;
-    call.abort(failure("SUBSCRIBER_TOO_SLOW", sentence, { limit_ms: String(slowAfterMs) }));
-  };
-  // After a standstill of this process its timers come first, and then the news of what was taken long ago.
-  const timer = setTimeout(() => setImmediate(cut), slowAfterMs);
-  try {
-    yield message;
-  } finally {
-    taken = true;
-    clearTimeout(timer);
-  }
-}
 
 /** The position behind which a subscription begins. */
 function beginning(request: SubscribeLicenseEventsRequest, tenant: string, { last }: TailState): bigint {

@@ -37,23 +37,76 @@ function customerFromRow(row: {
   };
 }
 
-/** Stores a customer in entitlement version 1. Returns false when one of this id exists. */
-export async function insertCustomer(tx: Transaction<DB>, tenant: string, customer: Customer): Promise<boolean> {
+/** Stores customers in entitlement version 1; those whose id exists are left out. Returns how many were stored. */
+export async function insertCustomers(
+  tx: Transaction<DB>,
+  tenant: string,
+  customers: readonly Customer[],
+): Promise<number> {
+  if (customers.length === 0) return 0;
+  const rows = customers.map((customer) => ({
+    tenant_id: tenant,
+    customer_id: customer.customerId,
+    name: customer.name,
+    email: customer.email,
+    domain: customer.domain,
+    industry: customer.industry,
+    employee_count: customer.employeeCount,
+    created_at: customer.createdAt,
+  }));
   const result = await tx
     .insertInto("customer")
-    .values({
-      tenant_id: tenant,
-      customer_id: customer.customerId,
+    .values(rows)
+    .onConflict((conflict) => conflict.columns(["tenant_id", "customer_id"]).doNothing())
+    .executeTakeFirst();
+  return Number(result.numInsertedOrUpdatedRows ?? 0n);
+}
+
+/** Stores a customer as it now is, but for when it was created. The caller holds its row's lock. */
+export async function updateCustomer(tx: Transaction<DB>, tenant: string, customer: Customer): Promise<void> {
+  await tx
+    .updateTable("customer")
+    .set({
       name: customer.name,
       email: customer.email,
       domain: customer.domain,
       industry: customer.industry,
       employee_count: customer.employeeCount,
-      created_at: customer.createdAt,
     })
-    .onConflict((conflict) => conflict.columns(["tenant_id", "customer_id"]).doNothing())
-    .executeTakeFirst();
-  return result.numInsertedOrUpdatedRows === 1n;
+    .where("tenant_id", "=", tenant)
+    .where("customer_id", "=", customer.customerId)
+    .execute();
+}
+
+/** Locks the rows of those of the customers that the tenant has, in the order of their ids, and returns them. */
+export async function lockCustomers(
+  tx: Transaction<DB>,
+  tenant: string,
+  customerIds: readonly string[],
+): Promise<Map<string, Customer>> {
+  if (customerIds.length === 0) return new Map();
+  const rows = await tx
+    .selectFrom("customer")
+    .select(columns)
+    .where("tenant_id", "=", tenant)
+    .where("customer_id", "in", customerIds)
+    .orderBy("customer_id")
+    .forNoKeyUpdate()
+    .execute();
+  return new Map(rows.map((row) => [row.customer_id, customerFromRow(row)]));
+}
+
+/** Sets the entitlement versions of customers whose rows are locked, each to a higher one than it has. */
+export async function setEntitlementVersions(
+  tx: Transaction<DB>,
+  tenant: string,
+  versions: ReadonlyMap<string, bigint>,
+): Promise<void> {
+  if (versions.size === 0) return;
+  await sql`
+    UPDATE customer SET entitlement_version = raised.version
+      FROM unnest(${[...versions.keys()]}::text[], ${[...versions.values()]}::bigint[]) AS raised (customer_id, version)
+     WHERE customer.tenant_id = ${tenant} AND customer.customer_id = raised.customer_id`.execute(tx);
 }
 
 /**

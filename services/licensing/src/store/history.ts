@@ -37,29 +37,32 @@ export interface StoredHistoryEntry extends HistoryEntry {
 /** Whose history a list shows. */
 export type HistoryHolder = { customerId: string } | { licenseId: string };
 
-/** Appends an entry. The caller holds the row lock of its customer. */
-export async function insertHistoryEntry(tx: Transaction<DB>, tenant: string, entry: HistoryEntry): Promise<void> {
-  await tx
-    .insertInto("license_history")
-    .values({
-      tenant_id: tenant,
-      event_id: entry.eventId,
-      customer_id: entry.customerId,
-      version: entry.version,
-      license_id: entry.licenseId ?? null,
-      key_id: entry.keyId ?? null,
-      feature: entry.feature ?? null,
-      cause: entry.cause,
-      actor: entry.actor,
-      reason: entry.reason,
-      ip_address: entry.ipAddress,
-      user_agent: entry.userAgent,
-      before: entry.before ? Buffer.from(entry.before) : null,
-      after: entry.after ? Buffer.from(entry.after) : null,
-      notice_days: entry.noticeDays,
-      effective_at: entry.effectiveAt,
-    })
-    .execute();
+/** Appends entries, those of one customer in the order of their versions. The caller holds the row locks of the customers. */
+export async function insertHistoryEntries(
+  tx: Transaction<DB>,
+  tenant: string,
+  entries: readonly HistoryEntry[],
+): Promise<void> {
+  if (entries.length === 0) return;
+  const rows = entries.map((entry) => ({
+    tenant_id: tenant,
+    event_id: entry.eventId,
+    customer_id: entry.customerId,
+    version: entry.version,
+    license_id: entry.licenseId ?? null,
+    key_id: entry.keyId ?? null,
+    feature: entry.feature ?? null,
+    cause: entry.cause,
+    actor: entry.actor,
+    reason: entry.reason,
+    ip_address: entry.ipAddress,
+    user_agent: entry.userAgent,
+    before: entry.before ? Buffer.from(entry.before) : null,
+    after: entry.after ? Buffer.from(entry.after) : null,
+    notice_days: entry.noticeDays,
+    effective_at: entry.effectiveAt,
+  }));
+  await tx.insertInto("license_history").values(rows).execute();
 }
 
 /** Up to `limit` entries of a holder, oldest first, behind the entry `after`. */

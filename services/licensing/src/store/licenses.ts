@@ -66,18 +66,43 @@ export async function insertLicense(
   license: License,
   dueAt: Date | undefined,
 ): Promise<boolean> {
+  return (await insertLicenses(tx, tenant, [{ license, dueAt }])) === 1;
+}
+
+/** Stores licenses; those whose id exists are left out. Returns how many were stored. */
+export async function insertLicenses(
+  tx: Transaction<DB>,
+  tenant: string,
+  licenses: readonly { readonly license: License; readonly dueAt: Date | undefined }[],
+): Promise<number> {
+  if (licenses.length === 0) return 0;
+  const rows = licenses.map(({ license, dueAt }) => ({
+    tenant_id: tenant,
+    license_id: license.licenseId,
+    product: license.product,
+    created_at: license.createdAt,
+    ...changeableColumns(license, dueAt),
+  }));
   const result = await tx
     .insertInto("license")
-    .values({
-      tenant_id: tenant,
-      license_id: license.licenseId,
-      product: license.product,
-      created_at: license.createdAt,
-      ...changeableColumns(license, dueAt),
-    })
+    .values(rows)
     .onConflict((conflict) => conflict.columns(["tenant_id", "license_id"]).doNothing())
     .executeTakeFirst();
-  return result.numInsertedOrUpdatedRows === 1n;
+  return Number(result.numInsertedOrUpdatedRows ?? 0n);
+}
+
+/** Those of the licenses that the tenant has. */
+export async function findLicenses(
+  tx: Transaction<DB>,
+  tenant: string,
+  licenseIds: readonly string[],
+): Promise<License[]> {
+  if (licenseIds.length === 0) return [];
+  const rows = await licensesWithTerms(tx)
+    .where("license.tenant_id", "=", tenant)
+    .where("license.license_id", "in", licenseIds)
+    .execute();
+  return rows.map(licenseFromRow);
 }
 
 /** Stores a license as it now is. The caller holds the customer row's lock. */

@@ -89,6 +89,37 @@ export interface ApiKeyUse {
   tenant_id: string;
 }
 
+export interface BulkOperation {
+  action: string;
+  actor: string;
+  change: Json;
+  changed: Generated<bigint>;
+  created_at: Generated<Timestamp>;
+  dry_run: boolean;
+  failed: Generated<bigint>;
+  ip_address: string;
+  last_id: string | null;
+  operation_id: string;
+  reason: string;
+  results_kept: Generated<number>;
+  selection: Json;
+  skipped: Generated<bigint>;
+  status: Generated<string>;
+  tenant_id: string;
+  total: bigint;
+  unchanged: Generated<bigint>;
+  updated_at: Generated<Timestamp>;
+  user_agent: string;
+}
+
+export interface BulkResult {
+  failed: boolean;
+  license_id: string;
+  operation_id: string;
+  result: Buffer;
+  tenant_id: string;
+}
+
 export interface Customer {
   created_at: Timestamp;
   customer_id: string;
@@ -144,6 +175,40 @@ export interface Idempotency {
   method: string;
   reply: Generated<Buffer>;
   request_hash: Buffer;
+  tenant_id: string;
+}
+
+export interface Import {
+  columns: string[] | null;
+  created: Generated<bigint>;
+  created_at: Generated<Timestamp>;
+  dry_run: boolean;
+  errors_kept: Generated<number>;
+  failed: Generated<bigint>;
+  failure: Generated<string>;
+  format: string;
+  import_id: string;
+  kind: string;
+  line: Generated<bigint>;
+  next_offset: Generated<bigint>;
+  on_existing: string;
+  rest: Generated<Buffer>;
+  skipped: Generated<bigint>;
+  skipping: string | null;
+  status: Generated<string>;
+  tenant_id: string;
+  unchanged: Generated<bigint>;
+  updated: Generated<bigint>;
+  updated_at: Generated<Timestamp>;
+}
+
+export interface ImportError {
+  error_no: Generated<bigint>;
+  field: string;
+  import_id: string;
+  line: bigint;
+  message: string;
+  reason: string;
   tenant_id: string;
 }
 
@@ -323,12 +388,16 @@ export interface DB {
   add_on_version: AddOnVersion;
   api_key: ApiKey;
   api_key_use: ApiKeyUse;
+  bulk_operation: BulkOperation;
+  bulk_result: BulkResult;
   customer: Customer;
   event: Event;
   event_position: EventPosition;
   event_tail: EventTail;
   feature: Feature;
   idempotency: Idempotency;
+  import: Import;
+  import_error: ImportError;
   keyed_license: KeyedLicense;
   license: License;
   license_history: LicenseHistory;

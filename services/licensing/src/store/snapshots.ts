@@ -43,13 +43,23 @@ export async function listSnapshots(
 
 /** One customer's snapshot, or undefined; see {@link listSnapshots} for how its version and licenses relate. */
 export async function findSnapshot(db: Kysely<DB>, tenant: string, customerId: string): Promise<Snapshot | undefined> {
+  return (await findSnapshots(db, tenant, [customerId]))[0];
+}
+
+/** The snapshots of those of the customers that the tenant has; see {@link listSnapshots}. */
+export async function findSnapshots(
+  db: Kysely<DB>,
+  tenant: string,
+  customerIds: readonly string[],
+): Promise<Snapshot[]> {
+  if (customerIds.length === 0) return [];
   const customers = await db
     .selectFrom("customer")
     .select(["tenant_id", "customer_id", "entitlement_version", sql<Date>`now()`.as("issued_at")])
     .where("tenant_id", "=", tenant)
-    .where("customer_id", "=", customerId)
+    .where("customer_id", "in", customerIds)
     .execute();
-  return (await load(db, customers))[0];
+  return load(db, customers);
 }
 
 async function load(

@@ -2,6 +2,7 @@ import { asSystem, type Databases } from "@licet/platform/database/database";
 import { purgeIdempotency } from "@licet/platform/idempotency";
 import type { Logger } from "@licet/platform/logging";
 import { dayOf } from "../domain/call-blocks.ts";
+import { purgeRuns } from "../store/bulk.ts";
 import { purgeKeyCalls } from "../store/key-calls.ts";
 import type { DB } from "../store/schema.ts";
 
@@ -25,7 +26,10 @@ export interface Purge {
   stop(): Promise<void>;
 }
 
-/** Deletes stored replies that are older than 30 days, and the calls of license keys of days before yesterday, once an hour. */
+/**
+ * Deletes stored replies, imports and bulk operations that are older than 30 days, and the calls of license keys of days
+ * before yesterday, once an hour.
+ */
 export function createPurge(db: Databases<DB>, now: () => Date, logger: Logger): Purge {
   let timer: NodeJS.Timeout | undefined;
   let running: Promise<void> = Promise.resolve();
@@ -37,6 +41,7 @@ export function createPurge(db: Databases<DB>, now: () => Date, logger: Logger):
   const round = async (): Promise<void> => {
     try {
       await all(() => purgeIdempotency(db, BATCH_ROWS));
+      await all(() => purgeRuns(db, BATCH_ROWS));
       const yesterday = dayOf(new Date(now().getTime() - CALLS_KEPT_MS));
       await all(() => asSystem(db, (tx) => purgeKeyCalls(tx, yesterday, BATCH_ROWS)));
     } catch (error) {

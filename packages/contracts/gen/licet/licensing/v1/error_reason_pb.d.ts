@@ -141,9 +141,10 @@ export enum ErrorReason {
   TOO_MANY_SUBSCRIPTIONS = 16,
 
   /**
-   * RESOURCE_EXHAUSTED: the subscriber took no message for longer than the
-   * metadata `limit_ms` although there was one, and was cut off. Nothing is
-   * lost: it goes on with the token of the last message that it received.
+   * RESOURCE_EXHAUSTED: the subscriber, or the reader of an export, took no
+   * message for longer than the metadata `limit_ms` although there was one, and
+   * was cut off. Nothing is lost: it goes on with the token of the last message
+   * that it received.
    *
    * @generated from enum value: ERROR_REASON_SUBSCRIBER_TOO_SLOW = 17;
    */
@@ -356,6 +357,61 @@ export enum ErrorReason {
    * @generated from enum value: ERROR_REASON_API_KEY_NOT_IN_FORCE = 90;
    */
   API_KEY_NOT_IN_FORCE = 90,
+
+  /**
+   * ALREADY_EXISTS: an import of this id has another kind, format or other
+   * settings.
+   *
+   * @generated from enum value: ERROR_REASON_IMPORT_EXISTS = 100;
+   */
+  IMPORT_EXISTS = 100,
+
+  /**
+   * NOT_FOUND: the tenant has no such import.
+   *
+   * @generated from enum value: ERROR_REASON_IMPORT_NOT_FOUND = 101;
+   */
+  IMPORT_NOT_FOUND = 101,
+
+  /**
+   * FAILED_PRECONDITION: bytes before the chunk have not been taken yet. The
+   * metadata `next_offset` says where to go on.
+   *
+   * @generated from enum value: ERROR_REASON_IMPORT_OUT_OF_STEP = 102;
+   */
+  IMPORT_OUT_OF_STEP = 102,
+
+  /**
+   * FAILED_PRECONDITION: the import takes no more chunks. The metadata `status`
+   * says why: `completed`, `failed` or `cancelled`.
+   *
+   * @generated from enum value: ERROR_REASON_IMPORT_ENDED = 103;
+   */
+  IMPORT_ENDED = 103,
+
+  /**
+   * RESOURCE_EXHAUSTED: the tenant has as many imports or bulk operations that
+   * run as one may. The metadata `maximum` says how many.
+   *
+   * @generated from enum value: ERROR_REASON_TOO_MANY_BULK_RUNS = 104;
+   */
+  TOO_MANY_BULK_RUNS = 104,
+
+  /**
+   * NOT_FOUND: the tenant has no such bulk operation.
+   *
+   * @generated from enum value: ERROR_REASON_BULK_OPERATION_NOT_FOUND = 105;
+   */
+  BULK_OPERATION_NOT_FOUND = 105,
+
+  /**
+   * FAILED_PRECONDITION, in the errors of an import only: the license is there
+   * and differs in something that an import does not change. The metadata
+   * `field` says what.
+   *
+   * @generated from enum value: ERROR_REASON_ROW_DIFFERS = 106;
+   */
+  ROW_DIFFERS = 106,
 }
 
 /**

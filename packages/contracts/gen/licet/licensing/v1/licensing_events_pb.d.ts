@@ -351,6 +351,14 @@ export enum LicenseChangeCause {
    * @generated from enum value: LICENSE_CHANGE_CAUSE_GRANT_EXPIRED = 52;
    */
   GRANT_EXPIRED = 52,
+
+  /**
+   * The customer's name, e-mail or other data were changed.
+   * `licet.customer.updated.v1`
+   *
+   * @generated from enum value: LICENSE_CHANGE_CAUSE_CUSTOMER_UPDATED = 60;
+   */
+  CUSTOMER_UPDATED = 60,
 }
 
 /**

@@ -11,6 +11,7 @@ import type { License } from "./license_pb.js";
 import type { ConsistencyToken } from "./customer_pb.js";
 import type { LicenseKey, SignedLicense } from "./license_key_pb.js";
 import type { LicenseChangeCause, LicenseChanged } from "./licensing_events_pb.js";
+import type { BulkOperation, LicenseSelection } from "./bulk_pb.js";
 import type { LicenseHistoryEntry } from "./license_history_pb.js";
 import type { EntitlementSnapshot } from "./entitlement_pb.js";
 
@@ -1283,6 +1284,89 @@ export declare type ChangePlanResponse = Message<"licet.licensing.v1.ChangePlanR
 export declare const ChangePlanResponseSchema: GenMessage<ChangePlanResponse>;
 
 /**
+ * MigrateLicensesRequest says which licenses get which plan version.
+ *
+ * @generated from message licet.licensing.v1.MigrateLicensesRequest
+ */
+export declare type MigrateLicensesRequest = Message<"licet.licensing.v1.MigrateLicensesRequest"> & {
+  /**
+   * Makes repetitions safe, see ProvisionLicenseRequest.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * Which licenses. It must name the product.
+   *
+   * @generated from field: licet.licensing.v1.LicenseSelection selection = 2;
+   */
+  selection?: LicenseSelection | undefined;
+
+  /**
+   * The plan to go to, of the selection's product.
+   *
+   * @generated from field: string plan = 3;
+   */
+  plan: string;
+
+  /**
+   * Its version; the one that is the latest now when 0.
+   *
+   * @generated from field: uint32 plan_version = 4;
+   */
+  planVersion: number;
+
+  /**
+   * Whether nothing is changed but what would be is listed.
+   *
+   * @generated from field: bool dry_run = 5;
+   */
+  dryRun: boolean;
+
+  /**
+   * Whether licenses keep the number of seats that they have; the plan's
+   * otherwise.
+   *
+   * @generated from field: bool keep_seats = 6;
+   */
+  keepSeats: boolean;
+
+  /**
+   * Why; kept in the history of each license.
+   *
+   * @generated from field: string reason = 7;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.MigrateLicensesRequest.
+ * Use `create(MigrateLicensesRequestSchema)` to create a new message.
+ */
+export declare const MigrateLicensesRequestSchema: GenMessage<MigrateLicensesRequest>;
+
+/**
+ * MigrateLicensesResponse returns the operation.
+ *
+ * @generated from message licet.licensing.v1.MigrateLicensesResponse
+ */
+export declare type MigrateLicensesResponse = Message<"licet.licensing.v1.MigrateLicensesResponse"> & {
+  /**
+   * The operation at its beginning.
+   *
+   * @generated from field: licet.licensing.v1.BulkOperation operation = 1;
+   */
+  operation?: BulkOperation | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.MigrateLicensesResponse.
+ * Use `create(MigrateLicensesResponseSchema)` to create a new message.
+ */
+export declare const MigrateLicensesResponseSchema: GenMessage<MigrateLicensesResponse>;
+
+/**
  * ExtendTrialRequest names the trial and by how much.
  *
  * @generated from message licet.licensing.v1.ExtendTrialRequest
@@ -2129,6 +2213,23 @@ export declare const LicensingService: GenService<{
     methodKind: "unary";
     input: typeof ChangePlanRequestSchema;
     output: typeof ChangePlanResponseSchema;
+  },
+  /**
+   * MigrateLicenses begins to put many licenses on another version of their
+   * plan, or on another plan of its product, each as ChangePlan does. It goes
+   * on by itself: BulkService.GetBulkOperation tells how far it is, and after a
+   * dry run BulkService.ListBulkResults what would change. A license that is on
+   * the version already is left as it is.
+   *
+   * Errors: NOT_FOUND `PLAN_NOT_FOUND`, `PRODUCT_NOT_FOUND`;
+   * RESOURCE_EXHAUSTED `TOO_MANY_BULK_RUNS`.
+   *
+   * @generated from rpc licet.licensing.v1.LicensingService.MigrateLicenses
+   */
+  migrateLicenses: {
+    methodKind: "unary";
+    input: typeof MigrateLicensesRequestSchema;
+    output: typeof MigrateLicensesResponseSchema;
   },
   /**
    * ExtendTrial gives a trial some days more: from its end, or from now where
