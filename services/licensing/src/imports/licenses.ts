@@ -116,13 +116,13 @@ async function provision(
 /** The grants of a row that are not over, held against what the license may be granted. */
 async function grantsOf(
   offers: Offers,
-  { licenseId, product, plan }: License,
+  { licenseId, product, plan, features }: License,
   row: LicenseRow["message"],
   call: Call,
   now: Date,
 ): Promise<readonly Grant[]> {
   if (row.grants.length === 0) return [];
-  const terms = plan && (await offers.plan(product, plan.code, plan.version)).terms;
+  const terms = plan && { features, grantable: (await offers.plan(product, plan.code, plan.version)).terms.grantable };
   let grants: readonly Grant[] = [];
   for (const { feature, configuration, onBehalfOf, ...given } of row.grants) {
     const expiresAt = dateFromProto("grants.expires_at", given.expiresAt);
