@@ -10,11 +10,14 @@ import {
 } from "@licet/contracts/licet/licensing/v1/bulk_pb";
 import { LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
 import { LicenseChangeCause, LicenseChangedSchema } from "@licet/contracts/licet/licensing/v1/licensing_events_pb";
+import { inTenant } from "@licet/platform/database/database";
 import { asAdministrator } from "@licet/platform/database/roles";
 import { ServiceError } from "@licet/platform/errors";
 import { newId } from "@licet/platform/ids";
 import { isolationBreaches } from "@licet/platform/testing/isolation";
-import { type Clients, type Harness, seedTenant, startHarness } from "./harness.ts";
+import { sql } from "kysely";
+import { lockCustomer } from "../src/store/customers.ts";
+import { type Clients, type Harness, seedTenant, startHarness, untilOneWaits } from "./harness.ts";
 
 let harness: Harness;
 let brand: Clients;
@@ -345,6 +348,31 @@ describe("licenses", () => {
       LicenseChangeCause.RENEWED,
       LicenseChangeCause.UPDATED,
     ]);
+  });
+
+  test("an update locks its customers in the order of their ids, not of the rows: who has the first one is waited for with nothing held", async () => {
+    const clients = await newTenant();
+    for (const customerId of ["a", "b"]) {
+      await clients.customers.createCustomer({ requestId: newId(), customerId, name: customerId });
+    }
+    const file = (seats: number) =>
+      lines(
+        "license_id,customer_id,product,plan,seats",
+        `${id(1)},b,trading,standard,${seats}`,
+        `${id(2)},a,trading,standard,${seats}`,
+      );
+    const kind = BulkKind.LICENSES;
+    expect(await take(clients, file(5), { kind })).toMatchObject({ created: 2n });
+    const { databases } = harness.database;
+    let updating: Promise<Import> | undefined;
+    await inTenant(databases, clients.tenant, async (tx) => {
+      await lockCustomer(tx, clients.tenant, "a");
+      updating = take(clients, file(6), { kind, onExisting: OnExisting.UPDATE });
+      await untilOneWaits(harness.database);
+      await sql`SELECT FROM customer WHERE tenant_id = ${clients.tenant} AND customer_id = 'b'
+                  FOR NO KEY UPDATE NOWAIT`.execute(tx);
+    });
+    expect(await updating).toMatchObject({ updated: 2n });
   });
 
   test("a customer holds 500 licenses at most, one by one", async () => {

@@ -15,13 +15,12 @@ import { inTenant } from "@licet/platform/database/database";
 import { ServiceError } from "@licet/platform/errors";
 import { newId } from "@licet/platform/ids";
 import { isolationBreaches } from "@licet/platform/testing/isolation";
-import { sql } from "kysely";
 import type { Context } from "../src/context.ts";
 import { newOpaqueKey } from "../src/domain/opaque-key.ts";
 import { checkNoSeatTaken } from "../src/seats.ts";
 import { getLicense } from "../src/store/licenses.ts";
 import { statementTime } from "../src/store/time.ts";
-import { type Clients, type Harness, startHarness } from "./harness.ts";
+import { type Clients, type Harness, startHarness, untilOneWaits } from "./harness.ts";
 
 type Instance = MessageInitShape<typeof InstanceSchema>;
 
@@ -107,18 +106,6 @@ const forward = (ms: number) => {
 
 /** Enough of a context to end leases in. */
 const contextOfLeases = () => ({ leaseClock: () => statementTime }) as Context;
-
-/** Resolves when a session of the database waits for a lock of another one, or none does for long. */
-async function untilOneWaits(): Promise<void> {
-  for (let looks = 0; looks < 200; looks++) {
-    const { rows } = await sql`
-      SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`.execute(
-      harness.database.databases.app,
-    );
-    if (rows.length > 0) return;
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-}
 
 /** The events of a license's seats as they were published, oldest first. */
 async function changesOf({ licenseId }: Sold) {
@@ -473,7 +460,7 @@ describe("fewer seats than are taken", () => {
     await inTenant(databases, "brand", async (tx) => {
       await checkNoSeatTaken(contextOfLeases(), tx, "brand", await getLicense(tx, "brand", licenseId));
       asking = activate(sold, site("a.example")).catch((error: unknown) => error);
-      await untilOneWaits();
+      await untilOneWaits(harness.database);
       await tx.updateTable("license").set({ customer_id: toCustomerId }).where("license_id", "=", licenseId).execute();
     });
     expect(await asking).toMatchObject({ reason: "CONFLICT_RETRY" });

@@ -33,6 +33,11 @@ export async function applyLicenses(work: Work, rows: readonly LicenseRow[]): Pr
   const found = await findLicenses(tx, call.tenant, ids);
   const known = new Map(found.map((license) => [license.licenseId, license]));
   const isKnown = ({ message }: LicenseRow) => known.get(message.licenseId.toLowerCase());
+  const fresh = rows.filter((row) => !isKnown(row));
+  // Of those that are to be changed and of those that get licenses, together: in the order of their ids, as whoever locks
+  // several customers does.
+  const changed = settings.onExisting === "update" ? found.map(({ customerId }) => customerId) : [];
+  await lockCustomers(tx, call.tenant, [...new Set([...changed, ...fresh.map(({ message }) => message.customerId)])]);
   const results: RowResult[] = [];
   for (const row of rows) {
     const license = isKnown(row);
@@ -46,7 +51,6 @@ export async function applyLicenses(work: Work, rows: readonly LicenseRow[]): Pr
     });
     results.push(result);
   }
-  const fresh = rows.filter((row) => !isKnown(row));
   return [...results, ...(await provisionAll(work, fresh))];
 }
 
@@ -57,12 +61,11 @@ interface Provisioned {
   readonly change: RecordedChange;
 }
 
-/** Provisions licenses: what each customer holds is read once, and grows in memory from row to row. */
+/** Provisions licenses of customers whose rows are locked: what each holds is read once, and grows in memory from row to row. */
 async function provisionAll(work: Work, rows: readonly LicenseRow[]): Promise<RowResult[]> {
   if (rows.length === 0) return [];
   const { tx, call } = work;
   const customerIds = [...new Set(rows.map(({ message }) => message.customerId))];
-  await lockCustomers(tx, call.tenant, customerIds);
   const snapshots = await findSnapshots(tx, call.tenant, customerIds);
   const held = new Map(snapshots.map((snapshot) => [snapshot.customerId, snapshot]));
   const offers = offersOf(tx, call.tenant);
