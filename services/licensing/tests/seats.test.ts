@@ -489,6 +489,25 @@ test("a product's seat policy is told, and changed as a whole: who holds a seat 
   expect(await activate(sold, host("b"))).toMatchObject({ valid: true });
 });
 
+test("an instance that a changed rule writes in another way is another one, and what it held is there to be released", async () => {
+  const product = "renamed";
+  const { catalog, activations } = brand;
+  const keys = { keyFormat: KeyFormat.OPAQUE, keyPrefix: "BR" };
+  await catalog.createProduct({ requestId: newId(), product, name: product, ...keys });
+  const terms = { type: LicenseType.STANDARD, features: ["*"], seats: 1 };
+  await catalog.createPlan({ requestId: newId(), product, plan: "basic", name: "Basic", terms });
+  const sold = await sell(product);
+  await activate(sold, site("www.a.example"));
+  const updateMask = { paths: ["seat_policy"] };
+  await catalog.updateProduct({ requestId: newId(), product, updateMask, seatPolicy: { ignoreWww: true } });
+  expect(await check(sold, site("www.a.example"))).toMatchObject({ valid: false, reason: KeyReason.NOT_ACTIVATED });
+  const { reason, holders } = await activate(sold, site("www.a.example"));
+  expect([reason, holders.map(({ instanceId }) => instanceId)]).toEqual([KeyReason.SEATS_EXHAUSTED, ["www.a.example"]]);
+  const activationId = holders[0]?.activationId ?? "";
+  await activations.releaseActivation({ requestId: newId(), licenseId: sold.licenseId, activationId });
+  expect(await activate(sold, site("www.a.example"))).toMatchObject({ activation: { instanceId: "a.example" } });
+});
+
 test.each([
   ["seat_policy", { mode: SeatMode.FLOATING }, "lease_seconds is required for floating seats"],
   ["seat_policy", { leaseSeconds: 9 }, "lease_seconds must be 0 or at least 10"],
