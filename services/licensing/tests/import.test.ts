@@ -375,6 +375,22 @@ describe("licenses", () => {
     expect(await updating).toMatchObject({ updated: 2n });
   });
 
+  test("events, each of which has everything that its customer holds, are written by some megabytes", async () => {
+    const clients = await newTenant();
+    const metadata = Object.fromEntries(Array.from({ length: 50 }, (_, index) => [`note-${index}`, "x".repeat(480)]));
+    const row = JSON.stringify({ customer_id: "nile", product: "trading", plan: "standard", metadata });
+    const state = await take(clients, `${row}\n`.repeat(20), { kind: BulkKind.LICENSES, format: BulkFormat.JSONL });
+    expect([errorsOf(state), state.created]).toEqual([[], 20n]);
+    const { rows } = await inTenant(harness.database.databases, clients.tenant, (tx) =>
+      sql<{ bytes: number }>`
+        SELECT sum(octet_length(payload))::integer AS bytes FROM event WHERE stream = 'customer/nile'
+         GROUP BY xmin::text, cmin::text`.execute(tx),
+    );
+    const bytes = rows.map((one) => one.bytes);
+    expect(bytes.reduce((sum, one) => sum + one)).toBeGreaterThan(4.8 * 1024 * 1024);
+    expect(Math.max(...bytes)).toBeLessThan(4.7 * 1024 * 1024);
+  });
+
   test("a customer holds 500 licenses at most, one by one", async () => {
     const clients = await newTenant();
     const row = "nile,trading,standard";
