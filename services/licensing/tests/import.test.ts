@@ -8,6 +8,7 @@ import {
   ImportStatus,
   OnExisting,
 } from "@licet/contracts/licet/licensing/v1/bulk_pb";
+import { Cycle, LicenseType } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
 import { LicenseChangeCause, LicenseChangedSchema } from "@licet/contracts/licet/licensing/v1/licensing_events_pb";
 import { inTenant } from "@licet/platform/database/database";
@@ -348,6 +349,37 @@ describe("licenses", () => {
       LicenseChangeCause.RENEWED,
       LicenseChangeCause.UPDATED,
     ]);
+  });
+
+  test("a row that leaves out versions, prices and times of add-ons and grants is unchanged when it comes again", async () => {
+    const clients = await newTenant();
+    const { catalog } = clients;
+    const offers = [{ plan: "plus", pricing: { case: "price", value: { currency: "USD", amountMinor: 7n } } as const }];
+    const plan = { product: "trading", plan: "plus", name: "Plus" };
+    const type = LicenseType.STANDARD;
+    const terms = { type, features: ["basic_trading"], grantableFeatures: ["*"] };
+    await catalog.createPlan({ requestId: newId(), ...plan, terms });
+    for (const addOn of ["beta", "alpha"]) {
+      const sold = { features: ["egx_access"], offers: offers.map((offer) => ({ ...offer, priceCycle: Cycle.YEAR })) };
+      await catalog.createAddOn({ requestId: newId(), product: "trading", addOn, name: addOn, terms: sold });
+    }
+    const file = (quantity: number) =>
+      `${JSON.stringify({
+        license_id: id(1),
+        customer_id: "nile",
+        product: "trading",
+        plan: "plus",
+        grants: [{ feature: "egx_access" }],
+        add_ons: [
+          { add_on: "beta", quantity },
+          { add_on: "alpha", quantity: 1 },
+        ],
+      })}\n`;
+    const settings = { kind: BulkKind.LICENSES, format: BulkFormat.JSONL };
+    const update = { ...settings, onExisting: OnExisting.UPDATE };
+    expect(await take(clients, file(2), settings)).toMatchObject({ created: 1n });
+    expect(await take(clients, file(2), update)).toMatchObject({ unchanged: 1n, failed: 0n });
+    expect(errorsOf(await take(clients, file(3), update))).toEqual(["1 add_ons ROW_DIFFERS"]);
   });
 
   test("an update locks its customers in the order of their ids, not of the rows: who has the first one is waited for with nothing held", async () => {
