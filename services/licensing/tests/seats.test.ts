@@ -240,6 +240,17 @@ describe("keys and licenses that permit nothing", () => {
     expect(await held(sold)).toEqual([]);
   });
 
+  test("a key that was revoked is told nothing of the license and its seats any more", async () => {
+    const sold = await sell("sites");
+    await activate(sold, site("a.example"));
+    expect(await check(sold, site("a.example"))).toMatchObject({ license: { plan: "basic" }, seats: { used: 1 } });
+    await brand.keys.revokeKey({ requestId: newId(), keyId: sold.keyId, reason: "leaked" });
+    for (const answer of [await check(sold, site("a.example")), await activate(sold, site("b.example"))]) {
+      expect(answer).toMatchObject({ valid: false, reason: KeyReason.REVOKED });
+      expect([answer.license, answer.seats, answer.activation]).toEqual([undefined, undefined, undefined]);
+    }
+  });
+
   test("a seat of a suspended license can be given back", async () => {
     const sold = await sell("sites");
     await activate(sold, site("a.example"));

@@ -9,7 +9,7 @@ import type { Transaction } from "kysely";
 import type { Context } from "../context.ts";
 import { decideKey, type KeyDecision, type KeyFacts } from "../domain/key-decision.ts";
 import type { License } from "../domain/license.ts";
-import { readLicenseKey } from "../domain/license-key.ts";
+import { keyStatusAt, readLicenseKey } from "../domain/license-key.ts";
 import type { Product } from "../domain/product.ts";
 import type { ProvedKey } from "../known-keys.ts";
 import { isSigned } from "../signatures.ts";
@@ -96,7 +96,7 @@ export interface KeyAnswer {
   readonly decision: KeyDecision;
   /** Absent: the key's brand sells no such product. */
   readonly product?: Product;
-  /** Absent: the key proves none of the product. */
+  /** Absent: the key proves none of the product, or is not in force. */
   readonly license?: License;
 }
 
@@ -111,8 +111,10 @@ export async function answerKey(
   const held = key.licenses.find((license) => license.product === code);
   const product = await findProduct(tx, tenantId, code);
   const found = held && (await getLicense(tx, tenantId, held.licenseId));
-  // Licenses leave behind what keys of theirs have ended: those say nothing of what another customer holds now.
-  const license = found?.customerId === key.customerId ? found : undefined;
+  // Licenses leave behind what keys of theirs have ended: those say nothing of what another customer holds now. Nor does a key
+  // that is not in force say anything of the license: it may have been revoked because it is in the wrong hands.
+  const proves = keyStatusAt(key, now) === "active" && found?.customerId === key.customerId;
+  const license = proves ? found : undefined;
   const known = { ...(product && { product }), ...(license && { license }) };
   return { decision: decideKey({ key, ...known }, code, now), ...known };
 }
