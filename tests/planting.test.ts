@@ -3,10 +3,12 @@ import { expect, test } from "@jest/globals";
 import { plantedBugs } from "./chaos/planted.ts";
 import { planted } from "./fuzz/planted.ts";
 import { applyPatches, type Patch, patchesByUrl } from "./planting.ts";
+import { planted as plantedInSeats } from "./seats/planted.ts";
 
 const all: (readonly [string, readonly Patch[]])[] = [
   ...Object.entries(plantedBugs).map(([name, { patches }]) => [`chaos: ${name}`, patches] as const),
   ...Object.entries(planted).map(([name, patches]) => [`fuzz: ${name}`, patches] as const),
+  ...Object.entries(plantedInSeats).map(([name, patches]) => [`seats: ${name}`, patches] as const),
 ];
 
 test.each(all)("%s still finds what it replaces", (_, bug) => {

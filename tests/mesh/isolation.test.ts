@@ -9,6 +9,7 @@ import {
 } from "@bufbuild/protobuf";
 import { createClient, type Transport } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
+import { ActivationService } from "@licet/contracts/licet/licensing/v1/activation_service_pb";
 import { BulkFormat, BulkKind } from "@licet/contracts/licet/licensing/v1/bulk_pb";
 import { BulkService } from "@licet/contracts/licet/licensing/v1/bulk_service_pb";
 import { type AddOnTermsSchema, KeyFormat } from "@licet/contracts/licet/licensing/v1/catalog_pb";
@@ -16,6 +17,7 @@ import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_serv
 import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
 import { KeyService } from "@licet/contracts/licet/licensing/v1/key_service_pb";
 import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
+import { InstanceType } from "@licet/contracts/licet/licensing/v1/seat_pb";
 import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
 import { UsageMeteringService } from "@licet/contracts/licet/metering/v1/usage_metering_service_pb";
 import { ValidationService } from "@licet/contracts/licet/validation/v1/validation_service_pb";
@@ -42,7 +44,7 @@ beforeAll(async () => {
 }, 60_000);
 afterAll(() => licet.stop());
 
-/** Gives the victim a product, plan, customer, license, license key and usage that all carry the mark. */
+/** Gives the victim a product, plan, customer, license, license key, activation and usage that all carry the mark. */
 async function furnish(transport: Transport): Promise<Readonly<Record<string, unknown>>> {
   const catalog = createClient(CatalogService, transport);
   const product = `product-${mark}`;
@@ -64,13 +66,19 @@ async function furnish(transport: Transport): Promise<Readonly<Record<string, un
   const customers = createClient(CustomerService, transport);
   await customers.createCustomer({ requestId: newId(), customerId, name: mark, email });
   const licensing = createClient(LicensingService, transport);
-  const { license, key } = await licensing.provisionLicense({
+  const { license, key, keySecret } = await licensing.provisionLicense({
     requestId: newId(),
     customerId,
     product,
     plan,
     addOns: [{ addOn, quantity: 1 }],
     key: { case: "issueKey", value: true },
+  });
+  const { activation } = await createClient(ActivationService, transport).activateInstance({
+    requestId: newId(),
+    key: keySecret,
+    product,
+    instance: { type: InstanceType.DEPLOYMENT, id: `deployment-${mark}` },
   });
   const usage = createClient(UsageMeteringService, transport);
   const event = {
@@ -126,6 +134,7 @@ async function furnish(transport: Transport): Promise<Readonly<Record<string, un
     metric: "m",
     licenseId: license?.licenseId,
     licenseIds: [license?.licenseId],
+    activationId: activation?.activationId,
     key: { case: "keyId", value: key?.keyId },
     importId,
     ...kinds,
@@ -210,6 +219,8 @@ const victimsRows = async () => {
         "license_history",
         "license_key",
         "keyed_license",
+        "license_seats",
+        "activation",
         "import",
         "import_error",
         "bulk_operation",
@@ -237,7 +248,7 @@ const namingNothing: ReadonlySet<string> = new Set(
   [
     "requestId etag pageSize pageToken updateMask metadata context configuration features addOns atLeast version planVersion",
     "autoRenew atEnd billingCycle currency delaySeconds domain employeeCount failMode graceDays graceUntil granularity",
-    "industry keyFormat keyPrefix limits offlineDays onBehalfOf overlapSeconds reduceOnly retired scopes seats standing",
+    "industry keyFormat keyPrefix lastSeenBefore limits offlineDays onBehalfOf overlapSeconds reduceOnly retired scopes seatPolicy seats standing",
     "startTime endTime periodStart periodEnd validFrom validUntil expiresAt ttlSeconds",
     "dryRun onExisting offset final failedOnly keepSeats",
   ].flatMap((names) => names.split(" ")),

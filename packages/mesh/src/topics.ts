@@ -2,6 +2,7 @@ import { ProductCatalogSchema } from "@licet/contracts/licet/licensing/v1/catalo
 import { CredentialChangedSchema } from "@licet/contracts/licet/licensing/v1/credential_events_pb";
 import { EntitlementSnapshotSchema } from "@licet/contracts/licet/licensing/v1/entitlement_pb";
 import { LicenseChangedSchema } from "@licet/contracts/licet/licensing/v1/licensing_events_pb";
+import { SeatChangedSchema } from "@licet/contracts/licet/licensing/v1/seat_events_pb";
 import { UsageTrackedSchema } from "@licet/contracts/licet/metering/v1/metering_events_pb";
 import type { TopicSpec } from "@licet/platform/events/bus";
 import { topicOf } from "@licet/platform/events/cloudevent";
@@ -12,5 +13,6 @@ export const topics: readonly TopicSpec[] = [
   EntitlementSnapshotSchema,
   ProductCatalogSchema,
   CredentialChangedSchema,
+  SeatChangedSchema,
   UsageTrackedSchema,
 ].map(topicOf);

@@ -6,6 +6,7 @@ import type { Kysely } from "kysely";
 import type { KnownKeys } from "./known-keys.ts";
 import type { PublicCalls } from "./public-calls.ts";
 import type { DB } from "./store/schema.ts";
+import type { LeaseClock } from "./store/seats.ts";
 import type { Subscriptions } from "./subscriptions.ts";
 
 /** What handlers and workers need. */
@@ -21,6 +22,8 @@ export interface Context {
   readonly now: () => Date;
   /** The time by which the scheduler goes: the database's, which all replicas share. */
   readonly databaseNow: (db: Kysely<DB>) => Promise<Date>;
+  /** The same time as SQL, for leases. */
+  readonly leaseClock: () => LeaseClock;
   /** A new UUIDv7. */
   readonly newId: () => string;
   /** Hints the relay that something was committed. */

@@ -3,6 +3,7 @@ import { ProductCatalogSchema } from "@licet/contracts/licet/licensing/v1/catalo
 import { CredentialChangedSchema } from "@licet/contracts/licet/licensing/v1/credential_events_pb";
 import { EntitlementSnapshotSchema } from "@licet/contracts/licet/licensing/v1/entitlement_pb";
 import { LicenseChangeCause, LicenseChangedSchema } from "@licet/contracts/licet/licensing/v1/licensing_events_pb";
+import { SeatChangeCause, SeatChangedSchema } from "@licet/contracts/licet/licensing/v1/seat_events_pb";
 import type { OutgoingRecord } from "@licet/platform/events/bus";
 import { topicOf, toRecord } from "@licet/platform/events/cloudevent";
 import type { StoredEvent } from "@licet/platform/events/outbox";
@@ -41,6 +42,14 @@ export const eventTypes: Readonly<Record<Exclude<LicenseChangeCause, LicenseChan
   [LicenseChangeCause.CUSTOMER_UPDATED]: "licet.customer.updated.v1",
 };
 
+/** The CloudEvents type of what happens to seats, as the contract documents it. */
+export const seatEventTypes: Readonly<Record<Exclude<SeatChangeCause, SeatChangeCause.UNSPECIFIED>, string>> = {
+  [SeatChangeCause.ACTIVATED]: "licet.seat.activated.v1",
+  [SeatChangeCause.DEACTIVATED]: "licet.seat.deactivated.v1",
+  [SeatChangeCause.RELEASED]: "licet.seat.released.v1",
+  [SeatChangeCause.LEASE_EXPIRED]: "licet.seat.lease-expired.v1",
+};
+
 /** The type of the event of a changed product catalogue. */
 export const CATALOG_CHANGED = "licet.catalog.changed.v1";
 
@@ -58,7 +67,7 @@ export const heartbeatTopics = [topicOf(EntitlementSnapshotSchema).name];
 
 /**
  * The records of an event of the history: a change of a customer or license goes to the history topic and, as its
- * snapshot alone, to the compacted topic of entitlements.
+ * snapshot alone, to the compacted topic of entitlements; a change of a seat to the topic of seats.
  */
 export function toRecords(event: StoredEvent): OutgoingRecord[] {
   const envelope = {
@@ -82,6 +91,15 @@ export function toRecords(event: StoredEvent): OutgoingRecord[] {
     }
     case SIGNING_KEY_CHANGED:
       return [];
+    case seatEventTypes[SeatChangeCause.ACTIVATED]:
+    case seatEventTypes[SeatChangeCause.DEACTIVATED]:
+    case seatEventTypes[SeatChangeCause.RELEASED]:
+    case seatEventTypes[SeatChangeCause.LEASE_EXPIRED]: {
+      const message = fromBinary(SeatChangedSchema, event.payload);
+      return [
+        toRecord({ ...envelope, schema: SeatChangedSchema, message, key: `${event.tenantId}/${message.customerId}` }),
+      ];
+    }
     default: {
       const message = fromBinary(LicenseChangedSchema, event.payload);
       const { snapshot } = message;

@@ -5,6 +5,7 @@ import { CredentialChangedSchema } from "@licet/contracts/licet/licensing/v1/cre
 import { SigningKeySchema } from "@licet/contracts/licet/licensing/v1/license_key_pb";
 import { LicenseSchema } from "@licet/contracts/licet/licensing/v1/license_pb";
 import { LicenseChangeCause, LicenseChangedSchema } from "@licet/contracts/licet/licensing/v1/licensing_events_pb";
+import { SeatChangeCause, SeatChangedSchema } from "@licet/contracts/licet/licensing/v1/seat_events_pb";
 import { PLATFORM_TENANT } from "@licet/platform/credentials";
 import type { ServiceError } from "@licet/platform/errors";
 import { append, appendAll, type NewEvent } from "@licet/platform/events/outbox";
@@ -13,14 +14,24 @@ import { callerOf } from "@licet/platform/rpc/caller";
 import { currentTraceparent } from "@licet/platform/telemetry";
 import type { Transaction } from "kysely";
 import type { Context } from "./context.ts";
+import type { Activation } from "./domain/seats.ts";
 import type { SigningKey, SigningKeyStatus } from "./domain/signing-key.ts";
 import { failure } from "./errors.ts";
-import { CATALOG_CHANGED, CREDENTIAL_CHANGED, eventTypes, MAX_EVENT_BYTES, SIGNING_KEY_CHANGED } from "./events.ts";
-import { catalogToProto, credentialToProto, snapshotToProto } from "./rpc/convert.ts";
+import {
+  CATALOG_CHANGED,
+  CREDENTIAL_CHANGED,
+  eventTypes,
+  MAX_EVENT_BYTES,
+  SIGNING_KEY_CHANGED,
+  seatEventTypes,
+} from "./events.ts";
+import { catalogToProto, credentialToProto, snapshotToProto, toEnum } from "./rpc/convert.ts";
 import { signingKeyToProto } from "./rpc/convert-keys.ts";
+import { activationToProto, seatsToProto } from "./rpc/convert-seats.ts";
 import { getCatalog } from "./store/catalog.ts";
 import { type HistoryEntry, insertHistoryEntries } from "./store/history.ts";
 import type { DB } from "./store/schema.ts";
+import type { LockedSeats } from "./store/seats.ts";
 import { findSnapshot, type Snapshot } from "./store/snapshots.ts";
 import type { ApiKey } from "./store/tenants.ts";
 
@@ -173,6 +184,57 @@ function tooLarge(customerId: string, bytes: number): ServiceError {
     `The licenses of customer ${customerId} would take ${bytes} bytes; at most ${MAX_EVENT_BYTES} are possible.`,
     { maximum: `${MAX_EVENT_BYTES} bytes` },
   );
+}
+
+/** What happened to seats of a license, by whom. */
+export interface SeatChange {
+  licenseId: string;
+  customerId: string;
+  cause: "activated" | "deactivated" | "released" | "lease_expired";
+  actor: string;
+  /** Why, as told by the actor. */
+  reason: string;
+}
+
+/**
+ * Appends what happened to seats to the history of their license, an event for each. The row of its seats is locked, and its
+ * version was raised by as many.
+ *
+ * @param done - the seats it happened to, and how it stands after the last of them
+ */
+export async function recordSeatChanges(
+  ctx: Context,
+  tx: Transaction<DB>,
+  tenant: string,
+  { cause, ...change }: SeatChange,
+  done: { activations: readonly Activation[]; seats: LockedSeats; at: Date },
+): Promise<void> {
+  const { activations, seats, at } = done;
+  const events = activations.map((activation, index): NewEvent => {
+    const later = activations.length - 1 - index;
+    const used = cause === "activated" ? seats.used - later : seats.used + later;
+    const version = seats.version - BigInt(later);
+    const message = create(SeatChangedSchema, {
+      tenantId: tenant,
+      ...change,
+      version,
+      cause: toEnum(SeatChangeCause, cause),
+      activation: activationToProto(activation),
+      seats: seatsToProto({ ...seats, used }),
+      occurredAt: timestampFromDate(at),
+    });
+    return {
+      eventId: ctx.newId(),
+      tenantId: tenant,
+      stream: `seats/${change.licenseId}`,
+      version,
+      type: seatEventTypes[toEnum(SeatChangeCause, cause)],
+      payload: toBinary(SeatChangedSchema, message),
+      actor: change.actor,
+      traceparent: currentTraceparent(),
+    };
+  });
+  await appendAll(tx, events);
 }
 
 /** Appends a product's catalogue as it now is to the product's history. */

@@ -12,6 +12,7 @@ import { adopted, nextDueAt, nextStep } from "./domain/schedule.ts";
 import { failure } from "./errors.ts";
 import { recordLicenseChange, type Worker } from "./history.ts";
 import { licenseToProto, licenseWithStatus } from "./rpc/convert.ts";
+import { checkSeatsFit } from "./seats.ts";
 import { lockCustomer, raiseEntitlementVersion } from "./store/customers.ts";
 import { countLicenses, getLicense, updateLicense } from "./store/licenses.ts";
 import type { DB } from "./store/schema.ts";
@@ -56,7 +57,8 @@ export type Decide = (license: License, now: Date) => Outcome | Promise<Outcome>
  * with one version and one event. What all changes of a license but its transfer have in common.
  *
  * @param decide - what becomes of the license; it may read more in the transaction
- * @throws ServiceError NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`; what `decide` throws
+ * @throws ServiceError NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`; FAILED_PRECONDITION `SEATS_IN_USE`; what
+ * `decide` throws
  */
 export async function changeLicense(
   ctx: Context,
@@ -73,6 +75,7 @@ export async function changeLicense(
   const { license: changed, ...outcome } = await decide(license, now);
   const version = await raiseEntitlementVersion(tx, tenant, customerId);
   await updateLicense(tx, tenant, changed, nextDueAt(changed, now));
+  await checkSeatsFit(ctx, tx, tenant, license, changed);
   const after = licenseToProto(changed, now);
   const before = licenseToProto(license, now);
   const { licenseId } = license;

@@ -11,6 +11,10 @@ const MAX_SYSTEM_CONNECTIONS = 2;
 /** Addresses whose attempts are told apart in a minute. */
 const MAX_ADDRESSES = 100_000;
 const MINUTE_MS = 60_000;
+/** Heartbeats that the instances of one license key may send to a replica in a minute: of some thousand floating seats. */
+const HEARTBEATS_PER_MINUTE = 6_000;
+/** Keys whose heartbeats are told apart in a minute. */
+const MAX_BEATING_KEYS = 50_000;
 
 /** What the public calls of this process share. */
 export interface PublicCalls {
@@ -20,6 +24,8 @@ export interface PublicCalls {
   readonly keyCalls: KeyCalls | undefined;
   /** Attempts with keys that are none, by the network that they come from; undefined: any number. */
   readonly attempts: WindowLimit | undefined;
+  /** Heartbeats by the id of the license key; undefined: any number. */
+  readonly heartbeats: WindowLimit | undefined;
   start(): void;
   stop(): Promise<void>;
 }
@@ -43,10 +49,20 @@ export function createPublicCalls(config: Config, now: () => Date, logger: Logge
           maxCallers: MAX_ADDRESSES,
           now: () => now().getTime(),
         });
+  const heartbeats =
+    perKeyAndDay === 0
+      ? undefined
+      : createWindowLimit({
+          max: HEARTBEATS_PER_MINUTE,
+          windowMs: MINUTE_MS,
+          maxCallers: MAX_BEATING_KEYS,
+          now: () => now().getTime(),
+        });
   return {
     db,
     keyCalls,
     attempts,
+    heartbeats,
     start: () => keyCalls?.start(),
     async stop() {
       await keyCalls?.stop();

@@ -7,6 +7,7 @@ import { newId } from "@licet/platform/ids";
 import type { Logger } from "@licet/platform/logging";
 import type { ServiceBinding } from "@licet/platform/rpc/handlers";
 import { createMessageRules } from "@licet/platform/rpc/message-rules";
+import { sql } from "kysely";
 import { type Config, DEFAULT_ISSUER } from "./config.ts";
 import type { Context } from "./context.ts";
 import { heartbeatTopics, toRecords } from "./events.ts";
@@ -18,7 +19,7 @@ import { jwkSet } from "./signatures.ts";
 import { publishedKeys } from "./signing-keys.ts";
 import type { DB } from "./store/schema.ts";
 import { findApiKey, insertApiKey } from "./store/tenants.ts";
-import { databaseTime } from "./store/time.ts";
+import { databaseTime, statementTime } from "./store/time.ts";
 import { createSubscriptions } from "./subscriptions.ts";
 import { createBulkWorker } from "./workers/bulk.ts";
 import { createPurge } from "./workers/purge.ts";
@@ -29,7 +30,7 @@ export interface Dependencies {
   readonly bus: EventBus;
   readonly logger: Logger;
   readonly now?: () => Date;
-  /** The time by which the scheduler goes instead of the database's: tests move it. */
+  /** The time by which the scheduler and leases go instead of the database's: tests move it. */
   readonly schedulerNow?: () => Date;
   readonly newId?: () => string;
 }
@@ -77,6 +78,7 @@ export function createLicensing(config: Config, dependencies: Dependencies): Lic
     issuer: config.issuer ?? DEFAULT_ISSUER,
     now,
     databaseNow: schedulerNow ? async () => schedulerNow() : databaseTime,
+    leaseClock: schedulerNow ? () => sql<Date>`${schedulerNow()}::timestamptz` : () => statementTime,
     newId: dependencies.newId ?? newId,
     wakeRelay: () => relay.wake(),
     rules: createMessageRules(),

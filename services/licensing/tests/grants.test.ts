@@ -112,7 +112,8 @@ test("a feature is switched on for one license, with all that is to be known of 
     license: { etag: "2", features: ["basic_trading"], grants: [grant] },
     consistencyToken: { customerId, version: 3n },
   });
-  expect((await brand.licenses.getLicense({ licenseId })).license).toEqual(activated.license);
+  const { license: held } = await brand.licenses.getLicense({ licenseId });
+  expect(held).toEqual({ ...activated.license, seatsUsed: 0 });
 
   harness.clock.now = new Date(start.getTime() + DAY_MS);
   const changed = await brand.licenses.activateFeature({ ...of(licenseId, "extra_0"), etag: "2" });

@@ -36,6 +36,7 @@ export interface Clients {
   customers: Client<typeof CustomerService>;
   licenses: Client<typeof LicensingService>;
   keys: Client<typeof KeyService>;
+  activations: Client<typeof ActivationService>;
   bulk: Client<typeof BulkService>;
 }
 
@@ -166,6 +167,7 @@ export async function startHarness(
         customers: createClient(CustomerService, channel),
         licenses: createClient(LicensingService, channel),
         keys: createClient(KeyService, channel),
+        activations: createClient(ActivationService, channel),
         bulk: createClient(BulkService, channel),
       };
     },

@@ -137,7 +137,8 @@ test("a year of a license, told back by its history exactly", async () => {
   // Each entry takes up where the one before left off, and the last is what the license is.
   for (const [index, { before }] of entries.entries()) expect(before).toEqual(entries[index - 1]?.after);
   const { license } = await brand.licenses.getLicense({ licenseId });
-  expect(license).toEqual(entries.at(-1)?.after);
+  // How many seats are taken is no part of the license's history.
+  expect(license).toEqual({ ...entries.at(-1)?.after, seatsUsed: 0 });
   expect(license).toMatchObject({ status: LicenseStatus.CANCELLED, statusReason: "moving on" });
   expect(timestampDate(license?.endedAt as never)).toEqual(day(360));
   await harness.licensing.drain();

@@ -9,6 +9,7 @@ import {
   KeyReason,
 } from "@licet/contracts/licet/licensing/v1/activation_service_pb";
 import { KeyFormat } from "@licet/contracts/licet/licensing/v1/catalog_pb";
+import { InstanceType } from "@licet/contracts/licet/licensing/v1/seat_pb";
 import { inTenant } from "@licet/platform/database/database";
 import { asAdministrator } from "@licet/platform/database/roles";
 import type { ServiceError } from "@licet/platform/errors";
@@ -365,10 +366,24 @@ describe("calls with keys that are none", () => {
 
 describe("every public method that is called by a license key", () => {
   const methods = ActivationService.methods.filter(
-    (method) => isPublic(method) && method.input.fields.some(({ name }) => name === "key"),
+    (method) =>
+      isPublic(method) && method.input.fields.some(({ name }) => name === "key") && method.name !== "Heartbeat",
   );
+  const instance = { type: InstanceType.HOSTNAME, id: "a" };
+  const seat = { requestId: newId(), product, instance };
   /** What each needs beside the key; a new method without it fails here. */
-  const samples: Readonly<Record<string, object>> = { CheckKey: { product } };
+  const samples: Readonly<Record<string, object>> = {
+    CheckKey: { product },
+    ActivateInstance: seat,
+    DeactivateInstance: seat,
+  };
+
+  test("Heartbeat is not counted with the calls of a day", async () => {
+    const { key } = await newKey();
+    expect(await harness.installed.activateInstance({ key, ...seat })).toMatchObject({ valid: true });
+    await exhaust(() => harness.installed.checkKey({ key, product }), 4);
+    expect(await harness.installed.heartbeat({ key, ...seat })).toMatchObject({ valid: true });
+  });
 
   test.each(methods.map((method): [string, DescMethod] => [method.name, method]))(
     "%s is limited",

@@ -8,6 +8,7 @@ import {
   LimitWindow,
   type PlanTermsSchema,
 } from "@licet/contracts/licet/licensing/v1/catalog_pb";
+import { InstanceType, type SeatPolicySchema } from "@licet/contracts/licet/licensing/v1/seat_pb";
 
 /** The demo data: what tenants, docs and tests can count on. Ids and data are fixed; times hang on the day of loading. */
 export interface DemoTenant {
@@ -26,6 +27,8 @@ export interface DemoProduct {
   readonly offlineDays?: number;
   /** How its license keys look; it has none when absent. */
   readonly keys?: { readonly keyFormat: KeyFormat; readonly keyPrefix: string };
+  /** How the seats of its licenses are held; node-locked, without a lease, when absent. */
+  readonly seatPolicy?: MessageInitShape<typeof SeatPolicySchema>;
   /** Names by code. */
   readonly features: Readonly<Record<string, string>>;
   /** Features that suspended and expired licenses keep for reducing what is open. */
@@ -72,8 +75,18 @@ export interface DemoLicense {
   readonly addOns?: readonly { readonly addOn: string; readonly quantity: number }[];
   /** `new` for a license key of its own, or the id of an earlier license whose key it comes under. */
   readonly key?: string;
+  /** Who holds its seats; only where it has a key of its own. */
+  readonly seats?: readonly DemoSeat[];
   /** Why it is suspended right after it began. */
   readonly suspendedFor?: string;
+}
+
+/** An installation that holds a seat. */
+export interface DemoSeat {
+  readonly type: InstanceType;
+  readonly id: string;
+  readonly displayName: string;
+  readonly version: string;
 }
 
 /** A daily amount of something used. */
@@ -93,7 +106,10 @@ export interface DemoUsage {
 const USAGE_DAYS = 90;
 
 /** The license that is provisioned last: where it exists, everything does. */
-export const LAST_LICENSE = { tenantId: "nectar", licenseId: demoId(42) } as const;
+export const LAST_LICENSE = { tenantId: "localmind", licenseId: demoId(33) } as const;
+
+/** One seat for each site, with or without `www.`. */
+const perSite = { instanceTypes: [InstanceType.URL], ignoreWww: true };
 
 const { GAUGE, PER_SECOND, PER_DAY, PER_MONTH } = LimitWindow;
 
@@ -389,6 +405,7 @@ const rankmath: DemoTenant = {
       name: "RankMath Pro",
       graceDays: 3,
       keys: { keyFormat: KeyFormat.OPAQUE, keyPrefix: "RM" },
+      seatPolicy: perSite,
       features: {
         schema: "Schema generator",
         redirections: "Redirections",
@@ -414,6 +431,7 @@ const rankmath: DemoTenant = {
       name: "RankMath Content AI",
       graceDays: 3,
       keys: { keyFormat: KeyFormat.OPAQUE, keyPrefix: "RM" },
+      seatPolicy: perSite,
       features: { research: "Keyword research", writing: "AI writing" },
       plans: [
         {
@@ -438,7 +456,17 @@ const rankmath: DemoTenant = {
       industry: "publishing",
       employeeCount: 1,
       licenses: [
-        { licenseId: demoId(11), product: "rankmath-pro", plan: "pro", valid: startedDaysAgo(150), key: "new" },
+        {
+          licenseId: demoId(11),
+          product: "rankmath-pro",
+          plan: "pro",
+          valid: startedDaysAgo(150),
+          key: "new",
+          seats: [
+            { type: InstanceType.URL, id: "https://ada.example", displayName: "Ada's magazine", version: "3.0.62" },
+            { type: InstanceType.URL, id: "https://shop.ada.example", displayName: "Shop", version: "3.0.60" },
+          ],
+        },
         {
           licenseId: demoId(12),
           product: "rankmath-content-ai",
@@ -461,6 +489,7 @@ const wprocket: DemoTenant = {
       name: "WP Rocket",
       graceDays: 3,
       keys: { keyFormat: KeyFormat.OPAQUE, keyPrefix: "WPR" },
+      seatPolicy: perSite,
       features: {
         page_cache: "Page cache",
         lazy_load: "Lazy load",
@@ -488,7 +517,18 @@ const wprocket: DemoTenant = {
       email: "ada@example.com",
       industry: "publishing",
       employeeCount: 1,
-      licenses: [{ licenseId: demoId(21), product: "rocket", plan: "sites-3", valid: startedDaysAgo(90), key: "new" }],
+      licenses: [
+        {
+          licenseId: demoId(21),
+          product: "rocket",
+          plan: "sites-3",
+          valid: startedDaysAgo(90),
+          key: "new",
+          seats: [
+            { type: InstanceType.URL, id: "https://www.ada.example", displayName: "Ada's magazine", version: "3.17.2" },
+          ],
+        },
+      ],
       usage: [],
     },
   ],
@@ -628,6 +668,8 @@ const nectar: DemoTenant = {
       graceDays: 7,
       offlineDays: 30,
       keys: { keyFormat: KeyFormat.TOKEN, keyPrefix: "NLS" },
+      // As long as an installation may stay offline, its grace included.
+      seatPolicy: { instanceTypes: [InstanceType.DEPLOYMENT], leaseSeconds: 37 * 86_400 },
       features: {
         workflows: "Workflows",
         scheduling: "Scheduling",
@@ -669,18 +711,22 @@ const nectar: DemoTenant = {
       employeeCount: 140,
       licenses: [
         {
-          licenseId: LAST_LICENSE.licenseId,
+          licenseId: demoId(42),
           product: "workflows",
           plan: "business",
           valid: startedDaysAgo(240),
           key: "new",
+          seats: [
+            { type: InstanceType.DEPLOYMENT, id: "self-host-prod", displayName: "Production", version: "1.62.3" },
+            { type: InstanceType.DEPLOYMENT, id: "self-host-lab", displayName: "Lab", version: "1.58.0" },
+          ],
         },
       ],
       usage: [
         {
           metric: "workflow_executions",
           feature: "workflows",
-          licenseId: LAST_LICENSE.licenseId,
+          licenseId: demoId(42),
           days: daysBack(USAGE_DAYS),
           typical: 1_900,
         },
@@ -695,4 +741,4 @@ function softTerabytes(maximum: number) {
 }
 
 /** All tenants of the demo, in the order of loading; the last one's last license is {@link LAST_LICENSE}. */
-export const demoTenants: readonly DemoTenant[] = [tradsys, rankmath, wprocket, localmind, nectar];
+export const demoTenants: readonly DemoTenant[] = [tradsys, rankmath, wprocket, nectar, localmind];

@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { createClient } from "@connectrpc/connect";
+import { ActivationService } from "@licet/contracts/licet/licensing/v1/activation_service_pb";
 import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
 import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
 import { KeyService } from "@licet/contracts/licet/licensing/v1/key_service_pb";
@@ -14,6 +15,7 @@ import {
   type DemoCustomer,
   type DemoLicense,
   type DemoProduct,
+  type DemoSeat,
   type DemoTenant,
   type DemoUsage,
   dayFrom,
@@ -88,9 +90,9 @@ async function createTenant(insider: Insider, { tenantId, name }: DemoTenant): P
 
 async function createProduct(transport: ReturnType<Insider>, demo: DemoProduct): Promise<void> {
   const catalog = createClient(CatalogService, transport);
-  const { product, name, graceDays, offlineDays = 0 } = demo;
-  const requestId = `demo-${product}`;
-  await once(catalog.createProduct({ requestId, product, name, graceDays, offlineDays, ...demo.keys }));
+  const { product, name, graceDays, offlineDays = 0, seatPolicy } = demo;
+  const described = { product, name, graceDays, offlineDays, ...demo.keys, ...(seatPolicy && { seatPolicy }) };
+  await once(catalog.createProduct({ requestId: `demo-${product}`, ...described }));
   for (const [feature, featureName] of Object.entries(demo.features)) {
     const reduceOnly = demo.reduceOnly?.includes(feature) ?? false;
     const requestId = `demo-${product}-${feature}`;
@@ -115,13 +117,13 @@ async function createCustomer(transport: ReturnType<Insider>, demo: DemoCustomer
 async function provision(
   transport: ReturnType<Insider>,
   customerId: string,
-  { licenseId, product, plan, valid, billingCycle, addOns = [], key, suspendedFor }: DemoLicense,
+  { licenseId, product, plan, valid, billingCycle, addOns = [], key, seats = [], suspendedFor }: DemoLicense,
   now: Date,
 ): Promise<void> {
   const licenses = createClient(LicensingService, transport);
   const wantedKey = key === undefined ? undefined : await keyFor(transport, key);
   const { from, until } = valid(now);
-  await once(
+  const provisioned = await once(
     licenses.provisionLicense({
       requestId: `demo-${licenseId}`,
       licenseId,
@@ -135,8 +137,34 @@ async function provision(
       ...(wantedKey && { key: wantedKey }),
     }),
   );
+  if (seats.length > 0) {
+    const secret = provisioned?.keySecret ?? (await keyOf(transport, licenseId));
+    if (secret !== undefined) await activate(transport, secret, product, seats);
+  }
   if (suspendedFor !== undefined) {
     await licenses.suspendLicense({ requestId: `demo-suspend-${licenseId}`, licenseId, reason: suspendedFor });
+  }
+}
+
+/** The key of a license that an earlier load made. None: it was loaded by a version that knew no keys. */
+async function keyOf(transport: ReturnType<Insider>, licenseId: string): Promise<string | undefined> {
+  const keys = createClient(KeyService, transport);
+  const [key] = (await keys.listKeys({ holder: { case: "licenseId", value: licenseId } })).keys;
+  if (!key) return undefined;
+  return (await keys.revealKey({ requestId: `demo-${licenseId}`, keyId: key.keyId, reason: "demo data" })).secret;
+}
+
+/** Takes seats as installed products do. */
+async function activate(
+  transport: ReturnType<Insider>,
+  key: string,
+  product: string,
+  seats: readonly DemoSeat[],
+): Promise<void> {
+  const activations = createClient(ActivationService, transport);
+  for (const { type, id, displayName, version } of seats) {
+    const requestId = `demo-${id}`;
+    await activations.activateInstance({ requestId, key, product, instance: { type, id }, displayName, version });
   }
 }
 

@@ -17,7 +17,9 @@ export type KeyReason =
   | "license_suspended"
   | "license_expired"
   | "license_cancelled"
-  | "license_revoked";
+  | "license_revoked"
+  | "seats_exhausted"
+  | "not_activated";
 
 /** What is known of a presented key: why nothing is, or what it is and what it proves for the product that asks. */
 export type KeyFacts =
@@ -76,6 +78,15 @@ export function decideKey(facts: KeyFacts, product: string, now: Date): KeyDecis
   };
 }
 
+/** What a decision becomes where the key is good and seats decide otherwise. */
+export function decideSeat(
+  decision: KeyDecision,
+  reason: "seats_exhausted" | "not_activated",
+  product: string,
+): KeyDecision {
+  return { ...decision, reason, message: sentence(reason, product) };
+}
+
 function sentence(reason: KeyReason, product: string): string {
   const sentences: Readonly<Record<KeyReason, string>> = {
     permitted: `The key is good for ${product}.`,
@@ -93,6 +104,8 @@ function sentence(reason: KeyReason, product: string): string {
     license_expired: `The license of ${product} has expired.`,
     license_cancelled: `The license of ${product} was cancelled.`,
     license_revoked: `The license of ${product} was revoked.`,
+    seats_exhausted: `All seats of the license of ${product} are taken.`,
+    not_activated: `This instance has no seat of the license of ${product}: activate it.`,
   };
   return sentences[reason];
 }

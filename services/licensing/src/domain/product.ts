@@ -1,6 +1,7 @@
 import { invalidArgument } from "@licet/platform/errors";
 import { failure } from "../errors.ts";
 import type { KeyFormat, KeyStyle } from "./license-key.ts";
+import type { SeatPolicy } from "./seats.ts";
 
 /** What a tenant sells. */
 export interface Product {
@@ -11,6 +12,8 @@ export interface Product {
   offlineDays: number;
   /** How its license keys look; absent: it has none. */
   keyStyle?: KeyStyle;
+  /** How the seats of its licenses are held. */
+  seatPolicy: SeatPolicy;
   /** For how many seconds features that say nothing of their own stay allowed while deciders are cut off; 0: `closed`. */
   failGraceSeconds: number;
   createdAt: Date;
@@ -27,6 +30,8 @@ export interface ProductUpdate {
   /** Empty: none. */
   keyPrefix?: string;
   failGraceSeconds?: number;
+  /** As a whole. */
+  seatPolicy?: SeatPolicy;
 }
 
 /**

@@ -22,6 +22,13 @@ import type { CustomerSchema } from "@licet/contracts/licet/licensing/v1/custome
 import type { EntitlementSnapshotSchema } from "@licet/contracts/licet/licensing/v1/entitlement_pb";
 import type { LicenseHistoryEntrySchema } from "@licet/contracts/licet/licensing/v1/license_history_pb";
 import { type LicenseAddOnSchema, LicenseSchema, LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
+import {
+  InstanceType,
+  SeatMode,
+  type SeatPolicy as SeatPolicyMessage,
+  type SeatPolicySchema,
+  SeatsBelowUse,
+} from "@licet/contracts/licet/licensing/v1/seat_pb";
 import { ApiKeyRole, type ApiKeySchema, type TenantSchema } from "@licet/contracts/licet/licensing/v1/tenant_pb";
 import { invalidArgument } from "@licet/platform/errors";
 import type { HeldAddOn } from "../domain/add-on.ts";
@@ -31,6 +38,7 @@ import { type License, type LicenseStatus as Status, statusAt } from "../domain/
 import type { KeyStyle, KeyFormat as Style } from "../domain/license-key.ts";
 import type { Product } from "../domain/product.ts";
 import type { Role } from "../domain/roles.ts";
+import type { SeatPolicy } from "../domain/seats.ts";
 import type * as terms from "../domain/terms.ts";
 import type { Catalog, Feature } from "../store/catalog.ts";
 import type { Customer } from "../store/customers.ts";
@@ -109,6 +117,7 @@ export function productToProto(product: Product): MessageInitShape<typeof Produc
       keyPrefix: product.keyStyle.prefix,
     }),
     offlineDays: product.offlineDays,
+    seatPolicy: seatPolicyToProto(product.seatPolicy),
     failMode: failModeToProto(product.failGraceSeconds),
     createdAt: timestampFromDate(product.createdAt),
     etag: product.revision.toString(),
@@ -119,6 +128,38 @@ export function productToProto(product: Product): MessageInitShape<typeof Produc
 export function keyStyleFromProto(request: { keyFormat: KeyFormat; keyPrefix: string }): KeyStyle | undefined {
   const format = keyFormatFromProto(request.keyFormat);
   return format && { format, prefix: request.keyPrefix };
+}
+
+/** How a request wants seats to be held; node-locked, without a lease and with all types of instances when absent. */
+export function seatPolicyFromProto(message: SeatPolicyMessage | undefined): SeatPolicy {
+  return {
+    mode: message?.mode === SeatMode.FLOATING ? "floating" : "node_locked",
+    ...(message && message.leaseSeconds > 0 && { leaseSeconds: message.leaseSeconds }),
+    rules: {
+      types: (message?.instanceTypes ?? []).map((type) => fromEnum(InstanceType, type)),
+      ignoreWww: message?.ignoreWww ?? false,
+      ignorePath: message?.ignorePath ?? false,
+      keepHostnameCase: message?.keepHostnameCase ?? false,
+      minMatchingComponents: message?.minMatchingComponents ?? 0,
+    },
+    belowUse: message?.belowUse === SeatsBelowUse.BLOCK ? "block" : "refuse",
+  };
+}
+
+function seatPolicyToProto({
+  mode,
+  leaseSeconds,
+  rules,
+  belowUse,
+}: SeatPolicy): MessageInitShape<typeof SeatPolicySchema> {
+  const { types, ...told } = rules;
+  return {
+    mode: toEnum(SeatMode, mode),
+    leaseSeconds: leaseSeconds ?? 0,
+    instanceTypes: types.map((type) => toEnum(InstanceType, type)),
+    ...told,
+    belowUse: toEnum(SeatsBelowUse, belowUse),
+  };
 }
 
 /** The format of keys that a request names; undefined when it names none. */

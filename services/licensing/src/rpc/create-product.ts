@@ -7,7 +7,7 @@ import type { Context } from "../context.ts";
 import { failure } from "../errors.ts";
 import { recordCatalogChange } from "../history.ts";
 import { insertProduct } from "../store/catalog.ts";
-import { failModeFromProto, keyStyleFromProto, productToProto } from "./convert.ts";
+import { failModeFromProto, keyStyleFromProto, productToProto, seatPolicyFromProto } from "./convert.ts";
 import { once } from "./once.ts";
 
 /** Adds a product. */
@@ -20,6 +20,7 @@ export const createProduct: Handler<typeof CatalogService, "createProduct", Cont
       graceDays: request.graceDays,
       offlineDays: request.offlineDays,
       ...(keyStyle && { keyStyle }),
+      seatPolicy: seatPolicyFromProto(request.seatPolicy),
       failGraceSeconds: failModeFromProto(request.failMode),
       createdAt: ctx.now(),
       revision: 1n,

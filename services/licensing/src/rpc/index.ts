@@ -10,6 +10,7 @@ import { isPublic } from "@licet/platform/rpc/call";
 import { type Handlers, implement, type ServiceBinding } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
 import { activateFeature } from "./activate-feature.ts";
+import { activateInstance } from "./activate-instance.ts";
 import { cancelBulkOperation } from "./cancel-bulk-operation.ts";
 import { cancelImport } from "./cancel-import.ts";
 import { cancelLicense } from "./cancel-license.ts";
@@ -23,6 +24,7 @@ import { createPlan } from "./create-plan.ts";
 import { createProduct } from "./create-product.ts";
 import { createTenant } from "./create-tenant.ts";
 import { deactivateFeature } from "./deactivate-feature.ts";
+import { deactivateInstance } from "./deactivate-instance.ts";
 import { exportRows } from "./export.ts";
 import { extendTrial } from "./extend-trial.ts";
 import { getAddOn } from "./get-add-on.ts";
@@ -36,8 +38,10 @@ import { getPlan } from "./get-plan.ts";
 import { getProduct } from "./get-product.ts";
 import { getSignedLicense } from "./get-signed-license.ts";
 import { getSigningKeys } from "./get-signing-keys.ts";
+import { heartbeat } from "./heartbeat.ts";
 import { importChunk } from "./import-chunk.ts";
 import { issueKey } from "./issue-key.ts";
+import { listActivations } from "./list-activations.ts";
 import { listAddOns } from "./list-add-ons.ts";
 import { listApiKeys } from "./list-api-keys.ts";
 import { listBulkResults } from "./list-bulk-results.ts";
@@ -54,6 +58,7 @@ import { migrateLicenses } from "./migrate-licenses.ts";
 import { provisionLicense } from "./provision-license.ts";
 import { publishAddOnVersion } from "./publish-add-on-version.ts";
 import { publishPlanVersion } from "./publish-plan-version.ts";
+import { releaseActivation } from "./release-activation.ts";
 import { renewLicense } from "./renew-license.ts";
 import { reportApiKeyUse } from "./report-api-key-use.ts";
 import { resolveCredential } from "./resolve-credential.ts";
@@ -148,7 +153,14 @@ const keys: Handlers<typeof KeyService, Context> = {
   retireSigningKey,
 };
 
-const activations: Handlers<typeof ActivationService, Context> = { checkKey };
+const activations: Handlers<typeof ActivationService, Context> = {
+  checkKey,
+  activateInstance,
+  heartbeat,
+  deactivateInstance,
+  listActivations,
+  releaseActivation,
+};
 
 const bulk: Handlers<typeof BulkService, Context> = {
   startImport,

@@ -3,11 +3,14 @@ import { inTenant } from "@licet/platform/database/database";
 import { invalidArgument } from "@licet/platform/errors";
 import { DEFAULT_PAGE_SIZE, decodePageToken, pageTokenDate, pageTokenUuid, toPage } from "@licet/platform/paging";
 import type { Handler } from "@licet/platform/rpc/handlers";
+import type { Transaction } from "kysely";
 import type { Context } from "../context.ts";
 import { type Holder, listLicenses as select } from "../store/licenses.ts";
+import type { DB } from "../store/schema.ts";
+import { countSeatsUsed } from "../store/seats.ts";
 import { licenseToProto } from "./convert.ts";
 
-/** Lists the licenses of a customer or of an e-mail. */
+/** Lists the licenses of a customer or of an e-mail, with how many of their seats are taken. */
 export const listLicenses: Handler<typeof LicensingService, "listLicenses", Context> = async (ctx, call, request) => {
   const { holder } = request;
   if (holder.case === undefined) throw invalidArgument("holder", "needs customer_id or email");
@@ -18,10 +21,17 @@ export const listLicenses: Handler<typeof LicensingService, "listLicenses", Cont
       ? { createdAt: pageTokenDate(createdAt), licenseId: pageTokenUuid(licenseId) }
       : undefined;
   const pageSize = request.pageSize || DEFAULT_PAGE_SIZE;
-  const rows = await inTenant(ctx.db, call.tenant, (tx) => select(tx, call.tenant, of, after, pageSize + 1), {
-    readOnly: true,
-  });
+  const read = async (tx: Transaction<DB>) => {
+    const rows = await select(tx, call.tenant, of, after, pageSize + 1);
+    const ids = rows.map(({ licenseId }) => licenseId);
+    return { rows, used: await countSeatsUsed(tx, call.tenant, ids) };
+  };
+  const { rows, used } = await inTenant(ctx.db, call.tenant, read, { readOnly: true });
   const { items, nextPageToken } = toPage(rows, pageSize, (row) => [row.createdAt.toISOString(), row.licenseId]);
   const now = ctx.now();
-  return { licenses: items.map((license) => licenseToProto(license, now)), nextPageToken };
+  const licenses = items.map((license) => ({
+    ...licenseToProto(license, now),
+    seatsUsed: used.get(license.licenseId) ?? 0,
+  }));
+  return { licenses, nextPageToken };
 };

@@ -1,14 +1,23 @@
+import type { DescMessage, Message, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import { asSystem } from "@licet/platform/database/database";
+import { runOnce } from "@licet/platform/idempotency";
 import { networkOf } from "@licet/platform/rpc/address";
 import type { Call } from "@licet/platform/rpc/call";
 import { rateLimited, tellAllowance } from "@licet/platform/rpc/rate-limit";
+import type { Transaction } from "kysely";
 import type { Context } from "../context.ts";
-import type { KeyFacts } from "../domain/key-decision.ts";
+import { decideKey, type KeyDecision, type KeyFacts } from "../domain/key-decision.ts";
+import type { License } from "../domain/license.ts";
 import { readLicenseKey } from "../domain/license-key.ts";
+import type { Product } from "../domain/product.ts";
 import type { ProvedKey } from "../known-keys.ts";
 import { isSigned } from "../signatures.ts";
 import { publishedKeys } from "../signing-keys.ts";
-import { findLicenseKey } from "../store/license-keys.ts";
+import { findProduct } from "../store/catalog.ts";
+import { findLicenseKey, getLicenseKey } from "../store/license-keys.ts";
+import { getLicense } from "../store/licenses.ts";
+import type { DB } from "../store/schema.ts";
 
 /**
  * Finds out whose license key a public call presents, or why it is none of ours, and whether the call may be made: the first
@@ -16,24 +25,27 @@ import { findLicenseKey } from "../store/license-keys.ts";
  * from, so that guessing has an end. A call beyond the limit costs neither a query nor a signature, and the answer of
  * every call says how far its limit is used.
  *
+ * @param kind - `heartbeat`s are not counted with the calls of a day: how many there must be is the product's own lease
  * @throws ServiceError RESOURCE_EXHAUSTED `RATE_LIMITED`
  */
 export async function proveKey(
   ctx: Context,
   call: Call,
   text: string,
+  kind: "call" | "heartbeat" = "call",
 ): Promise<ProvedKey | Extract<KeyFacts, { reading: string }>> {
   const reading = readLicenseKey(text);
   if ("problem" in reading) {
     countAttempt(ctx, call);
     return { reading: reading.problem };
   }
+  const take = kind === "call" ? takeCall : takeHeartbeat;
   const hash = ctx.keyHash.hash(reading.key);
   const signed = async () =>
     reading.jws === undefined || isSigned(reading.jws, "licet-key+jwt", await publishedKeys(ctx));
   const remembered = ctx.knownKeys.find(hash);
   if (remembered !== undefined) {
-    await takeCall(ctx, call, remembered);
+    await take(ctx, call, remembered);
     return (await signed()) ? remembered : { reading: "signature_wrong" };
   }
   const attempt = countAttempt(ctx, call);
@@ -43,7 +55,7 @@ export async function proveKey(
   if (!found) return { reading: "unknown" };
   attempt.takeBack();
   ctx.knownKeys.add(hash, found);
-  await takeCall(ctx, call, found);
+  await take(ctx, call, found);
   return found;
 }
 
@@ -55,6 +67,19 @@ async function takeCall({ publicCalls: { keyCalls } }: Context, call: Call, key:
   if (!allowance.taken) throw rateLimited(`a license key may make ${allowance.limit} calls a day`, allowance);
 }
 
+/** Takes one of the key's heartbeats of this minute and replica. */
+async function takeHeartbeat(
+  { publicCalls: { heartbeats } }: Context,
+  call: Call,
+  { keyId }: ProvedKey,
+): Promise<void> {
+  if (heartbeats === undefined) return;
+  const allowance = heartbeats.take(keyId);
+  tellAllowance(call, allowance);
+  if (allowance.taken) return;
+  throw rateLimited(`instances of a license key may send ${allowance.limit} heartbeats a minute`, allowance);
+}
+
 /** Counts an attempt with what may be no key, before it is looked up; one with a key is taken back. */
 function countAttempt({ publicCalls: { attempts } }: Context, call: Call): { takeBack(): void } {
   // A call from inside the process comes from nowhere, and from nobody who guesses.
@@ -64,4 +89,80 @@ function countAttempt({ publicCalls: { attempts } }: Context, call: Call): { tak
   tellAllowance(call, allowance);
   if (allowance.taken) return { takeBack: () => attempts.giveBack(network) };
   throw rateLimited(`${allowance.limit} calls a minute with keys that are none may come from one address`, allowance);
+}
+
+/** What a key says to a product, and what of ours that is about. */
+export interface KeyAnswer {
+  readonly decision: KeyDecision;
+  /** Absent: the key's brand sells no such product. */
+  readonly product?: Product;
+  /** Absent: the key proves none of the product. */
+  readonly license?: License;
+}
+
+/** Decides about a key of the transaction's tenant. */
+export async function answerKey(
+  tx: Transaction<DB>,
+  { tenantId, keyId }: ProvedKey,
+  code: string,
+  now: Date,
+): Promise<KeyAnswer> {
+  const key = await getLicenseKey(tx, tenantId, keyId);
+  const held = key.licenses.find((license) => license.product === code);
+  const product = await findProduct(tx, tenantId, code);
+  const found = held && (await getLicense(tx, tenantId, held.licenseId));
+  // Licenses leave behind what keys of theirs have ended: those say nothing of what another customer holds now.
+  const license = found?.customerId === key.customerId ? found : undefined;
+  const known = { ...(product && { product }), ...(license && { license }) };
+  return { decision: decideKey({ key, ...known }, code, now), ...known };
+}
+
+/** An answer that is to leave nothing behind: thrown, it rolls back its transaction. */
+class WithoutEffect<O extends DescMessage> extends Error {
+  override readonly name = "WithoutEffect";
+  readonly answer: MessageInitShape<O>;
+
+  constructor(answer: MessageInitShape<O>) {
+    super("the answer is to have no effect");
+    this.answer = answer;
+  }
+}
+
+/** What a mutation by a key comes to: an answer that is kept for repetitions, or one that has no effect and is not. */
+export type Outcome<O extends DescMessage> =
+  | { readonly done: MessageInitShape<O> }
+  | { readonly denied: MessageInitShape<O> };
+
+/**
+ * Carries out a mutation by a license key once for its `request_id`, in one transaction of the key's tenant. Request ids
+ * belong to their key: what two customers call alike has nothing to do with each other. An answer without effect is not
+ * kept, so that what was denied may be asked again.
+ */
+export async function onceByKey<O extends DescMessage>(
+  ctx: Context,
+  call: Pick<Call, "service" | "method" | "signal">,
+  { tenantId, keyId }: ProvedKey,
+  request: Message & { readonly requestId: string },
+  reply: O,
+  work: (tx: Transaction<DB>) => Promise<Outcome<O>>,
+): Promise<MessageShape<O>> {
+  const { service, method, signal } = call;
+  try {
+    const message = await runOnce(
+      ctx.db,
+      { tenant: tenantId, service, method, signal },
+      { ...request, requestId: `${keyId}/${request.requestId}` },
+      reply,
+      async (tx) => {
+        const outcome = await work(tx);
+        if ("denied" in outcome) throw new WithoutEffect<O>(outcome.denied);
+        return outcome.done;
+      },
+    );
+    ctx.wakeRelay();
+    return message;
+  } catch (error) {
+    if (error instanceof WithoutEffect) return create(reply, (error as WithoutEffect<O>).answer);
+    throw error;
+  }
 }

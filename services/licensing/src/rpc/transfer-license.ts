@@ -12,6 +12,7 @@ import { nextDueAt } from "../domain/schedule.ts";
 import { failure } from "../errors.ts";
 import { recordLicenseChange } from "../history.ts";
 import { checkRoom, openLicense } from "../lifecycle.ts";
+import { checkNoSeatTaken } from "../seats.ts";
 import { getPlan } from "../store/catalog.ts";
 import { lockCustomer, raiseEntitlementVersion } from "../store/customers.ts";
 import { findKeyInForce } from "../store/license-keys.ts";
@@ -37,6 +38,7 @@ export const transferLicense: Handler<typeof LicensingService, "transferLicense"
     const { plan, product } = license;
     if (plan) checkPlanFor(await getPlan(tx, tenant, product, plan.code, plan.version), toCustomerId);
     await checkRoom(tx, tenant, toCustomerId);
+    await checkNoSeatTaken(ctx, tx, tenant, license);
     await updateLicense(tx, tenant, moved, nextDueAt(moved, now));
     const { licenseId } = license;
     const before = licenseToProto(license, now);

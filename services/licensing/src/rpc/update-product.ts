@@ -9,7 +9,7 @@ import { checkEtag } from "../domain/etag.ts";
 import { type ProductUpdate, updateProduct as update } from "../domain/product.ts";
 import { recordCatalogChange } from "../history.ts";
 import { hasLicenses, lockProduct, updateProduct as save } from "../store/catalog.ts";
-import { failModeFromProto, keyFormatFromProto, productToProto } from "./convert.ts";
+import { failModeFromProto, keyFormatFromProto, productToProto, seatPolicyFromProto } from "./convert.ts";
 import { nameOf, type Readers, readMask } from "./mask.ts";
 import { once } from "./once.ts";
 
@@ -20,6 +20,7 @@ const readers: Readers<UpdateProductRequest, ProductUpdate> = {
   key_format: ({ keyFormat }) => ({ keyFormat: keyFormatFromProto(keyFormat) ?? "none" }),
   key_prefix: ({ keyPrefix }) => ({ keyPrefix }),
   fail_mode: ({ failMode }) => ({ failGraceSeconds: failModeFromProto(failMode) }),
+  seat_policy: ({ seatPolicy }) => ({ seatPolicy: seatPolicyFromProto(seatPolicy) }),
 };
 
 /** Changes the fields of a product that a mask names. */

@@ -6,6 +6,7 @@ import type { Plan } from "../domain/terms.ts";
 import { failure } from "../errors.ts";
 import { limitsToJson, planFromRow, usagePricesToJson } from "./mapping.ts";
 import type { DB, Feature as FeatureTable, Product as ProductTable } from "./schema.ts";
+import { seatPolicyColumns, seatPolicyFromRow, seatPolicyToRow } from "./seats.ts";
 
 /** A named capability of a product. */
 export interface Feature {
@@ -53,6 +54,7 @@ function changeableProductColumns(product: Product) {
     offline_days: product.offlineDays,
     key_format: product.keyStyle?.format ?? null,
     key_prefix: product.keyStyle?.prefix ?? null,
+    ...seatPolicyToRow(product.seatPolicy),
     fail_grace_seconds: product.failGraceSeconds,
     revision: product.revision,
   };
@@ -101,6 +103,7 @@ const productColumns = [
   "offline_days",
   "key_format",
   "key_prefix",
+  ...seatPolicyColumns,
   "fail_grace_seconds",
   "created_at",
   "revision",
@@ -114,6 +117,7 @@ function productFromRow(row: Pick<Selectable<ProductTable>, (typeof productColum
     graceDays: row.grace_days,
     offlineDays: row.offline_days,
     ...(format !== null && prefix !== null && { keyStyle: { format: format as KeyFormat, prefix } }),
+    seatPolicy: seatPolicyFromRow(row),
     failGraceSeconds: row.fail_grace_seconds,
     createdAt: row.created_at,
     revision: row.revision,

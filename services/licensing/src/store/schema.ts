@@ -23,6 +23,29 @@ export type JsonValue = JsonArray | JsonObject | JsonPrimitive;
 
 export type Timestamp = ColumnType<Date, Date | string, Date | string>;
 
+export interface Activation {
+  activated_at: Timestamp;
+  activation_id: string;
+  deployment_id: string;
+  display_name: string;
+  fingerprint: Buffer;
+  instance_id: string;
+  instance_type: string;
+  last_seen_at: Timestamp;
+  lease_until: Timestamp | null;
+  license_id: string;
+  tenant_id: string;
+  version: string;
+}
+
+export interface ActivationComponent {
+  activation_id: string;
+  license_id: string;
+  name: string;
+  tenant_id: string;
+  value_hash: Buffer;
+}
+
 export interface AddOn {
   add_on: string;
   latest_version: Generated<number>;
@@ -277,6 +300,14 @@ export interface LicenseKeyCalls {
   tenant_id: string;
 }
 
+export interface LicenseSeats {
+  license_id: string;
+  seats_max: number | null;
+  seats_used: Generated<number>;
+  tenant_id: string;
+  version: Generated<bigint>;
+}
+
 export interface OutboxPending {
   event_id: bigint;
 }
@@ -316,12 +347,20 @@ export interface Product {
   created_at: Timestamp;
   fail_grace_seconds: Generated<number>;
   grace_days: number;
+  ignore_path: Generated<boolean>;
+  ignore_www: Generated<boolean>;
+  instance_types: Generated<string[]>;
+  keep_hostname_case: Generated<boolean>;
   key_format: string | null;
   key_prefix: string | null;
+  lease_seconds: number | null;
+  min_matching_components: Generated<number>;
   name: string;
   offline_days: Generated<number>;
   product: string;
   revision: Generated<bigint>;
+  seat_mode: Generated<string>;
+  seats_below_use: Generated<string>;
   tenant_id: string;
 }
 
@@ -343,6 +382,8 @@ export interface Tenant {
 }
 
 export interface DB {
+  activation: Activation;
+  activation_component: ActivationComponent;
   add_on: AddOn;
   add_on_version: AddOnVersion;
   api_key: ApiKey;
@@ -362,6 +403,7 @@ export interface DB {
   license_history: LicenseHistory;
   license_key: LicenseKey;
   license_key_calls: LicenseKeyCalls;
+  license_seats: LicenseSeats;
   outbox_pending: OutboxPending;
   plan: Plan;
   plan_version: PlanVersion;

@@ -6,3 +6,6 @@ export async function databaseTime(db: Kysely<DB>): Promise<Date> {
   const { now } = await db.selectNoFrom(sql<Date>`clock_timestamp()`.as("now")).executeTakeFirstOrThrow();
   return now;
 }
+
+/** The database's time when it was sent the statement that this is part of. */
+export const statementTime = sql<Date>`statement_timestamp()`;

@@ -5,7 +5,9 @@ import { createSessionLocks } from "@licet/platform/events/session-locks";
 import type { Logger } from "@licet/platform/logging";
 import type { Context } from "../context.ts";
 import { settleDue } from "../lifecycle.ts";
+import { settleSeats } from "../seats.ts";
 import { type DueLicense, listDueLicenses, postponeLicense } from "../store/licenses.ts";
+import { listLapsedLicenses } from "../store/seats.ts";
 
 /** Between two looks for what is due. Decisions go by the clock and don't wait for it; only the telling does. */
 const POLL_MS = 1_000;
@@ -17,7 +19,7 @@ const MAX_BATCHES = 100;
 const POSTPONE_MS = 5 * 60_000;
 const LOCK = "licet-license-scheduler";
 
-/** Tells what the clock does to licenses. Of all schedulers of a database one works at a time; the others stand by. */
+/** Tells what the clock does to licenses and frees seats whose leases are over. Of all schedulers of a database one works at a time; the others stand by. */
 export interface Scheduler {
   start(): void;
   /** Settles everything that is due now, whoever leads; resolves when nothing is. */
@@ -44,7 +46,7 @@ export function createScheduler(ctx: Context, url: string, logger: Logger): Sche
       if (lock === undefined) break;
       const held = AbortSignal.any([signal, lock.signal]);
       while (!held.aborted) {
-        await settleAll(ctx, logger, held).catch((error: unknown) => {
+        await work(ctx, logger, held).catch((error: unknown) => {
           logger.warn({ err: error }, "what is due of licenses can't be looked for; trying again");
         });
         await delay(POLL_MS, undefined, { signal: held }).catch(() => undefined);
@@ -58,12 +60,17 @@ export function createScheduler(ctx: Context, url: string, logger: Logger): Sche
     start() {
       running = run();
     },
-    drain: () => settleAll(ctx, logger, signal),
+    drain: () => work(ctx, logger, signal),
     async stop() {
       stopping.abort(new Error("the scheduler was stopped"));
       await running;
     },
   };
+}
+
+async function work(ctx: Context, logger: Logger, signal: AbortSignal): Promise<void> {
+  await settleAll(ctx, logger, signal);
+  await endLeases(ctx, logger, signal);
 }
 
 async function settleAll(ctx: Context, logger: Logger, signal: AbortSignal): Promise<void> {
@@ -75,6 +82,30 @@ async function settleAll(ctx: Context, logger: Logger, signal: AbortSignal): Pro
     }
     if (due.length > 0) ctx.wakeRelay();
     if (due.length < BATCH) return;
+  }
+}
+
+/** Ends leases that are over, also where nobody needs their seats: others hear of it. */
+async function endLeases(ctx: Context, logger: Logger, signal: AbortSignal): Promise<void> {
+  for (let batch = 0; batch < MAX_BATCHES && !signal.aborted; batch++) {
+    const lapsed = await asSystem(ctx.db, (tx) => listLapsedLicenses(tx, ctx.leaseClock(), BATCH));
+    let failed = 0;
+    for (const { tenantId, licenseId } of lapsed) {
+      if (signal.aborted) return;
+      try {
+        await inTenant(ctx.db, tenantId, (tx) => settleSeats(ctx, tx, tenantId, licenseId));
+      } catch (error) {
+        if (error instanceof ServiceError && error.code === "UNAVAILABLE") throw error;
+        logger.error(
+          { err: error, tenant: tenantId, licenseId },
+          "leases of a license can't be ended; others go first",
+        );
+        failed++;
+      }
+    }
+    if (lapsed.length > failed) ctx.wakeRelay();
+    // Those that failed are found again: looking further would lead in a circle.
+    if (lapsed.length === failed) return;
   }
 }
 

@@ -4,6 +4,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
+import type { Activation, Instance, SeatUsage } from "./seat_pb.js";
 import type { License } from "./license_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
@@ -32,6 +33,14 @@ export declare type CheckKeyRequest = Message<"licet.licensing.v1.CheckKeyReques
    * @generated from field: string product = 2;
    */
   product: string;
+
+  /**
+   * The instance that asks. It then has to hold a seat; absent: seats are not
+   * asked about.
+   *
+   * @generated from field: licet.licensing.v1.Instance instance = 3;
+   */
+  instance?: Instance | undefined;
 };
 
 /**
@@ -47,7 +56,8 @@ export declare const CheckKeyRequestSchema: GenMessage<CheckKeyRequest>;
  */
 export declare type CheckKeyResponse = Message<"licet.licensing.v1.CheckKeyResponse"> & {
   /**
-   * Whether the product may run.
+   * Whether the product may run: the key permits it, and the instance, where one
+   * was named, holds a seat.
    *
    * @generated from field: bool valid = 1;
    */
@@ -98,6 +108,20 @@ export declare type CheckKeyResponse = Message<"licet.licensing.v1.CheckKeyRespo
    * @generated from field: google.protobuf.Timestamp checked_at = 7;
    */
   checkedAt?: Timestamp | undefined;
+
+  /**
+   * The seat of the instance that asked, where it holds one.
+   *
+   * @generated from field: licet.licensing.v1.Activation activation = 8;
+   */
+  activation?: Activation | undefined;
+
+  /**
+   * The seats of the license, where the key proves one.
+   *
+   * @generated from field: licet.licensing.v1.SeatUsage seats = 9;
+   */
+  seats?: SeatUsage | undefined;
 };
 
 /**
@@ -105,6 +129,500 @@ export declare type CheckKeyResponse = Message<"licet.licensing.v1.CheckKeyRespo
  * Use `create(CheckKeyResponseSchema)` to create a new message.
  */
 export declare const CheckKeyResponseSchema: GenMessage<CheckKeyResponse>;
+
+/**
+ * ActivateInstanceRequest says who wants a seat, and by which key.
+ *
+ * @generated from message licet.licensing.v1.ActivateInstanceRequest
+ */
+export declare type ActivateInstanceRequest = Message<"licet.licensing.v1.ActivateInstanceRequest"> & {
+  /**
+   * Makes repetitions safe: the same id and body by the same key have one effect
+   * and one answer, for 30 days. A UUID is recommended.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The license key, see CheckKeyRequest.
+   *
+   * @generated from field: string key = 2;
+   */
+  key: string;
+
+  /**
+   * The code of the product.
+   *
+   * @generated from field: string product = 3;
+   */
+  product: string;
+
+  /**
+   * The instance that wants the seat.
+   *
+   * @generated from field: licet.licensing.v1.Instance instance = 4;
+   */
+  instance?: Instance | undefined;
+
+  /**
+   * What the instance calls itself, for the customer to know it by.
+   *
+   * @generated from field: string display_name = 5;
+   */
+  displayName: string;
+
+  /**
+   * The version of the product that it runs.
+   *
+   * @generated from field: string version = 6;
+   */
+  version: string;
+
+  /**
+   * The deployment that it belongs to; must be empty for a DEPLOYMENT, whose id
+   * says it.
+   *
+   * @generated from field: string deployment_id = 7;
+   */
+  deploymentId: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.ActivateInstanceRequest.
+ * Use `create(ActivateInstanceRequestSchema)` to create a new message.
+ */
+export declare const ActivateInstanceRequestSchema: GenMessage<ActivateInstanceRequest>;
+
+/**
+ * ActivateInstanceResponse is the answer.
+ *
+ * @generated from message licet.licensing.v1.ActivateInstanceResponse
+ */
+export declare type ActivateInstanceResponse = Message<"licet.licensing.v1.ActivateInstanceResponse"> & {
+  /**
+   * Whether the instance holds a seat and may run.
+   *
+   * @generated from field: bool valid = 1;
+   */
+  valid: boolean;
+
+  /**
+   * Why.
+   *
+   * @generated from field: licet.licensing.v1.KeyReason reason = 2;
+   */
+  reason: KeyReason;
+
+  /**
+   * The reason in a sentence, for the product's user.
+   *
+   * @generated from field: string message = 3;
+   */
+  message: string;
+
+  /**
+   * The seat.
+   *
+   * @generated from field: licet.licensing.v1.Activation activation = 4;
+   */
+  activation?: Activation | undefined;
+
+  /**
+   * The seats of the license, where the key proves one.
+   *
+   * @generated from field: licet.licensing.v1.SeatUsage seats = 5;
+   */
+  seats?: SeatUsage | undefined;
+
+  /**
+   * With SEATS_EXHAUSTED who holds them: up to 20, the longest silent first.
+   *
+   * @generated from field: repeated licet.licensing.v1.Activation holders = 6;
+   */
+  holders: Activation[];
+
+  /**
+   * As in CheckKeyResponse.
+   *
+   * @generated from field: licet.licensing.v1.License license = 7;
+   */
+  license?: License | undefined;
+
+  /**
+   * As in CheckKeyResponse.
+   *
+   * @generated from field: google.protobuf.Timestamp key_expires_at = 8;
+   */
+  keyExpiresAt?: Timestamp | undefined;
+
+  /**
+   * As in CheckKeyResponse.
+   *
+   * @generated from field: uint32 offline_days = 9;
+   */
+  offlineDays: number;
+
+  /**
+   * How often the instance should be heard, in seconds: a third of the lease; 0:
+   * it has none, and once a day is enough to be shown as alive.
+   *
+   * @generated from field: uint32 heartbeat_seconds = 10;
+   */
+  heartbeatSeconds: number;
+
+  /**
+   * When this was answered.
+   *
+   * @generated from field: google.protobuf.Timestamp checked_at = 11;
+   */
+  checkedAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.ActivateInstanceResponse.
+ * Use `create(ActivateInstanceResponseSchema)` to create a new message.
+ */
+export declare const ActivateInstanceResponseSchema: GenMessage<ActivateInstanceResponse>;
+
+/**
+ * HeartbeatRequest says who is there.
+ *
+ * @generated from message licet.licensing.v1.HeartbeatRequest
+ */
+export declare type HeartbeatRequest = Message<"licet.licensing.v1.HeartbeatRequest"> & {
+  /**
+   * Names the heartbeat. Repeating one is always safe; it is decided anew each
+   * time, so that no answer is out of date.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The license key, see CheckKeyRequest.
+   *
+   * @generated from field: string key = 2;
+   */
+  key: string;
+
+  /**
+   * The code of the product.
+   *
+   * @generated from field: string product = 3;
+   */
+  product: string;
+
+  /**
+   * The instance, as it was activated.
+   *
+   * @generated from field: licet.licensing.v1.Instance instance = 4;
+   */
+  instance?: Instance | undefined;
+
+  /**
+   * The version of the product that it runs; as before when empty.
+   *
+   * @generated from field: string version = 5;
+   */
+  version: string;
+
+  /**
+   * The deployment that it belongs to; as before when empty.
+   *
+   * @generated from field: string deployment_id = 6;
+   */
+  deploymentId: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.HeartbeatRequest.
+ * Use `create(HeartbeatRequestSchema)` to create a new message.
+ */
+export declare const HeartbeatRequestSchema: GenMessage<HeartbeatRequest>;
+
+/**
+ * HeartbeatResponse is the answer.
+ *
+ * @generated from message licet.licensing.v1.HeartbeatResponse
+ */
+export declare type HeartbeatResponse = Message<"licet.licensing.v1.HeartbeatResponse"> & {
+  /**
+   * Whether the instance holds a seat and may run.
+   *
+   * @generated from field: bool valid = 1;
+   */
+  valid: boolean;
+
+  /**
+   * Why.
+   *
+   * @generated from field: licet.licensing.v1.KeyReason reason = 2;
+   */
+  reason: KeyReason;
+
+  /**
+   * The reason in a sentence, for the product's user.
+   *
+   * @generated from field: string message = 3;
+   */
+  message: string;
+
+  /**
+   * The seat, with its new lease.
+   *
+   * @generated from field: licet.licensing.v1.Activation activation = 4;
+   */
+  activation?: Activation | undefined;
+
+  /**
+   * As in ActivateInstanceResponse.
+   *
+   * @generated from field: uint32 heartbeat_seconds = 5;
+   */
+  heartbeatSeconds: number;
+
+  /**
+   * When this was answered.
+   *
+   * @generated from field: google.protobuf.Timestamp checked_at = 6;
+   */
+  checkedAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.HeartbeatResponse.
+ * Use `create(HeartbeatResponseSchema)` to create a new message.
+ */
+export declare const HeartbeatResponseSchema: GenMessage<HeartbeatResponse>;
+
+/**
+ * DeactivateInstanceRequest says whose seat is given back.
+ *
+ * @generated from message licet.licensing.v1.DeactivateInstanceRequest
+ */
+export declare type DeactivateInstanceRequest = Message<"licet.licensing.v1.DeactivateInstanceRequest"> & {
+  /**
+   * Makes repetitions safe: the same id and body by the same key have one effect
+   * and one answer, for 30 days. A UUID is recommended.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The license key, see CheckKeyRequest.
+   *
+   * @generated from field: string key = 2;
+   */
+  key: string;
+
+  /**
+   * The code of the product.
+   *
+   * @generated from field: string product = 3;
+   */
+  product: string;
+
+  /**
+   * The instance.
+   *
+   * @generated from field: licet.licensing.v1.Instance instance = 4;
+   */
+  instance?: Instance | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.DeactivateInstanceRequest.
+ * Use `create(DeactivateInstanceRequestSchema)` to create a new message.
+ */
+export declare const DeactivateInstanceRequestSchema: GenMessage<DeactivateInstanceRequest>;
+
+/**
+ * DeactivateInstanceResponse is the answer.
+ *
+ * @generated from message licet.licensing.v1.DeactivateInstanceResponse
+ */
+export declare type DeactivateInstanceResponse = Message<"licet.licensing.v1.DeactivateInstanceResponse"> & {
+  /**
+   * Whether a seat was given back.
+   *
+   * @generated from field: bool deactivated = 1;
+   */
+  deactivated: boolean;
+
+  /**
+   * PERMITTED where it was, NOT_ACTIVATED where the instance held none; otherwise
+   * what is wrong with the key.
+   *
+   * @generated from field: licet.licensing.v1.KeyReason reason = 2;
+   */
+  reason: KeyReason;
+
+  /**
+   * The reason in a sentence, for the product's user.
+   *
+   * @generated from field: string message = 3;
+   */
+  message: string;
+
+  /**
+   * The seats of the license, where the key proves one.
+   *
+   * @generated from field: licet.licensing.v1.SeatUsage seats = 4;
+   */
+  seats?: SeatUsage | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.DeactivateInstanceResponse.
+ * Use `create(DeactivateInstanceResponseSchema)` to create a new message.
+ */
+export declare const DeactivateInstanceResponseSchema: GenMessage<DeactivateInstanceResponse>;
+
+/**
+ * ListActivationsRequest asks for a page of activations.
+ *
+ * @generated from message licet.licensing.v1.ListActivationsRequest
+ */
+export declare type ListActivationsRequest = Message<"licet.licensing.v1.ListActivationsRequest"> & {
+  /**
+   * The license.
+   *
+   * @generated from field: string license_id = 1;
+   */
+  licenseId: string;
+
+  /**
+   * Only those that were last heard before this time; all when absent.
+   *
+   * @generated from field: google.protobuf.Timestamp last_seen_before = 2;
+   */
+  lastSeenBefore?: Timestamp | undefined;
+
+  /**
+   * The most activations to return; 50 when 0.
+   *
+   * @generated from field: uint32 page_size = 3;
+   */
+  pageSize: number;
+
+  /**
+   * `next_page_token` of the page before.
+   *
+   * @generated from field: string page_token = 4;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.ListActivationsRequest.
+ * Use `create(ListActivationsRequestSchema)` to create a new message.
+ */
+export declare const ListActivationsRequestSchema: GenMessage<ListActivationsRequest>;
+
+/**
+ * ListActivationsResponse is a page of activations.
+ *
+ * @generated from message licet.licensing.v1.ListActivationsResponse
+ */
+export declare type ListActivationsResponse = Message<"licet.licensing.v1.ListActivationsResponse"> & {
+  /**
+   * The activations.
+   *
+   * @generated from field: repeated licet.licensing.v1.Activation activations = 1;
+   */
+  activations: Activation[];
+
+  /**
+   * Where the next page begins; empty: this was the last one.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+
+  /**
+   * The seats of the license.
+   *
+   * @generated from field: licet.licensing.v1.SeatUsage seats = 3;
+   */
+  seats?: SeatUsage | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.ListActivationsResponse.
+ * Use `create(ListActivationsResponseSchema)` to create a new message.
+ */
+export declare const ListActivationsResponseSchema: GenMessage<ListActivationsResponse>;
+
+/**
+ * ReleaseActivationRequest says which seat is freed.
+ *
+ * @generated from message licet.licensing.v1.ReleaseActivationRequest
+ */
+export declare type ReleaseActivationRequest = Message<"licet.licensing.v1.ReleaseActivationRequest"> & {
+  /**
+   * Makes repetitions safe: the same id and body have one effect and one
+   * answer, for 30 days. A UUID is recommended.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The license.
+   *
+   * @generated from field: string license_id = 2;
+   */
+  licenseId: string;
+
+  /**
+   * The activation.
+   *
+   * @generated from field: string activation_id = 3;
+   */
+  activationId: string;
+
+  /**
+   * Why; kept in the history.
+   *
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message licet.licensing.v1.ReleaseActivationRequest.
+ * Use `create(ReleaseActivationRequestSchema)` to create a new message.
+ */
+export declare const ReleaseActivationRequestSchema: GenMessage<ReleaseActivationRequest>;
+
+/**
+ * ReleaseActivationResponse is the answer.
+ *
+ * @generated from message licet.licensing.v1.ReleaseActivationResponse
+ */
+export declare type ReleaseActivationResponse = Message<"licet.licensing.v1.ReleaseActivationResponse"> & {
+  /**
+   * The activation as it last was.
+   *
+   * @generated from field: licet.licensing.v1.Activation activation = 1;
+   */
+  activation?: Activation | undefined;
+
+  /**
+   * The seats of the license after it.
+   *
+   * @generated from field: licet.licensing.v1.SeatUsage seats = 2;
+   */
+  seats?: SeatUsage | undefined;
+};
+
+/**
+ * Describes the message licet.licensing.v1.ReleaseActivationResponse.
+ * Use `create(ReleaseActivationResponseSchema)` to create a new message.
+ */
+export declare const ReleaseActivationResponseSchema: GenMessage<ReleaseActivationResponse>;
 
 /**
  * KeyReason is why a key permits a product to run or does not.
@@ -224,6 +742,21 @@ export enum KeyReason {
    * @generated from enum value: KEY_REASON_LICENSE_REVOKED = 15;
    */
   LICENSE_REVOKED = 15,
+
+  /**
+   * All seats of the license are taken. `holders` says by whom.
+   *
+   * @generated from enum value: KEY_REASON_SEATS_EXHAUSTED = 16;
+   */
+  SEATS_EXHAUSTED = 16,
+
+  /**
+   * The key is good, and the instance holds no seat: it was never activated, gave
+   * its seat back, was silent for its lease, or the vendor released it.
+   *
+   * @generated from enum value: KEY_REASON_NOT_ACTIVATED = 17;
+   */
+  NOT_ACTIVATED = 17,
 }
 
 /**
@@ -233,14 +766,16 @@ export declare const KeyReasonSchema: GenEnum<KeyReason>;
 
 /**
  * ActivationService is what installed products call. They prove their right by
- * the license key in the message; they have no API key.
+ * the license key in the message; they have no API key. The last two are for the
+ * vendor.
  *
  * @generated from service licet.licensing.v1.ActivationService
  */
 export declare const ActivationService: GenService<{
   /**
    * CheckKey tells an installed product whether a license key permits it to
-   * run, and what it may do. A key that does not is an answer, no error.
+   * run, and what it may do; with an instance also whether that holds a seat. A
+   * key that does not is an answer, no error.
    *
    * @generated from rpc licet.licensing.v1.ActivationService.CheckKey
    */
@@ -248,6 +783,68 @@ export declare const ActivationService: GenService<{
     methodKind: "unary";
     input: typeof CheckKeyRequestSchema;
     output: typeof CheckKeyResponseSchema;
+  },
+  /**
+   * ActivateInstance takes a seat of the key's license for an instance. The same
+   * instance again gets the same seat, and is heard by it. A key that does not
+   * permit it, or a license without a free seat, is an answer, no error; such an
+   * answer is not kept, so that the same request may succeed later.
+   *
+   * @generated from rpc licet.licensing.v1.ActivationService.ActivateInstance
+   */
+  activateInstance: {
+    methodKind: "unary";
+    input: typeof ActivateInstanceRequestSchema;
+    output: typeof ActivateInstanceResponseSchema;
+  },
+  /**
+   * Heartbeat says that an instance is there: its lease begins anew. One whose
+   * lease ran out, or whose seat was released, is NOT_ACTIVATED and activates
+   * again.
+   *
+   * @generated from rpc licet.licensing.v1.ActivationService.Heartbeat
+   */
+  heartbeat: {
+    methodKind: "unary";
+    input: typeof HeartbeatRequestSchema;
+    output: typeof HeartbeatResponseSchema;
+  },
+  /**
+   * DeactivateInstance gives the seat of an instance back, also while the
+   * license is not in force. Of an instance without a seat nothing is changed.
+   *
+   * @generated from rpc licet.licensing.v1.ActivationService.DeactivateInstance
+   */
+  deactivateInstance: {
+    methodKind: "unary";
+    input: typeof DeactivateInstanceRequestSchema;
+    output: typeof DeactivateInstanceResponseSchema;
+  },
+  /**
+   * ListActivations lists who holds the seats of a license, in the order of
+   * activation.
+   *
+   * Errors: NOT_FOUND `LICENSE_NOT_FOUND`.
+   *
+   * @generated from rpc licet.licensing.v1.ActivationService.ListActivations
+   */
+  listActivations: {
+    methodKind: "unary";
+    input: typeof ListActivationsRequestSchema;
+    output: typeof ListActivationsResponseSchema;
+  },
+  /**
+   * ReleaseActivation frees a seat by the vendor's will, whoever holds it. The
+   * instance is told by its next heartbeat or check.
+   *
+   * Errors: NOT_FOUND `LICENSE_NOT_FOUND`, `ACTIVATION_NOT_FOUND`.
+   *
+   * @generated from rpc licet.licensing.v1.ActivationService.ReleaseActivation
+   */
+  releaseActivation: {
+    methodKind: "unary";
+    input: typeof ReleaseActivationRequestSchema;
+    output: typeof ReleaseActivationResponseSchema;
   },
 }>;
 

@@ -5,6 +5,7 @@
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import type { SeatPolicy } from "./seat_pb.js";
 import type { Money, UnitPrice } from "../../type/v1/money_pb.js";
 
 /**
@@ -67,6 +68,13 @@ export declare type Product = Message<"licet.licensing.v1.Product"> & {
    * @generated from field: uint32 offline_days = 7;
    */
   offlineDays: number;
+
+  /**
+   * How the seats of its licenses are held.
+   *
+   * @generated from field: licet.licensing.v1.SeatPolicy seat_policy = 10;
+   */
+  seatPolicy?: SeatPolicy | undefined;
 
   /**
    * Changes with every update of the product. Opaque; an update that carries it

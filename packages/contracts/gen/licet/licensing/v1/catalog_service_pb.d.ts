@@ -5,6 +5,7 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { AddOn, AddOnTerms, FailMode, Feature, KeyFormat, Plan, PlanTerms, Product } from "./catalog_pb.js";
+import type { SeatPolicy } from "./seat_pb.js";
 import type { FieldMask } from "@bufbuild/protobuf/wkt";
 
 /**
@@ -68,6 +69,14 @@ export declare type CreateProductRequest = Message<"licet.licensing.v1.CreatePro
    * @generated from field: uint32 offline_days = 7;
    */
   offlineDays: number;
+
+  /**
+   * How the seats of its licenses are held; node-locked and without a lease when
+   * absent.
+   *
+   * @generated from field: licet.licensing.v1.SeatPolicy seat_policy = 10;
+   */
+  seatPolicy?: SeatPolicy | undefined;
 
   /**
    * What is answered about features that say nothing of their own while
@@ -173,8 +182,8 @@ export declare type UpdateProductRequest = Message<"licet.licensing.v1.UpdatePro
 
   /**
    * Which of the following fields to take over: `name`, `grace_days`,
-   * `offline_days`, `key_format`, `key_prefix`, `fail_mode`. A field that is
-   * named and absent is emptied.
+   * `offline_days`, `key_format`, `key_prefix`, `fail_mode`, `seat_policy`. A
+   * field that is named and absent is emptied.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 4;
    */
@@ -224,6 +233,16 @@ export declare type UpdateProductRequest = Message<"licet.licensing.v1.UpdatePro
    * @generated from field: licet.licensing.v1.FailMode fail_mode = 10;
    */
   failMode?: FailMode | undefined;
+
+  /**
+   * How the seats of its licenses are held, as a whole; node-locked and without a
+   * lease when absent. Who holds a seat keeps it: a lease begins for it when it
+   * is heard, and a rule of what is the same instance holds for those that are
+   * activated from then on.
+   *
+   * @generated from field: licet.licensing.v1.SeatPolicy seat_policy = 11;
+   */
+  seatPolicy?: SeatPolicy | undefined;
 };
 
 /**

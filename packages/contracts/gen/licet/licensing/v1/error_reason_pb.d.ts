@@ -248,6 +248,22 @@ export enum ErrorReason {
   SIGNING_KEY_IN_USE = 47,
 
   /**
+   * NOT_FOUND: no seat of the license is held by such an activation.
+   *
+   * @generated from enum value: ERROR_REASON_ACTIVATION_NOT_FOUND = 60;
+   */
+  ACTIVATION_NOT_FOUND = 60,
+
+  /**
+   * FAILED_PRECONDITION: instances hold seats of the license. It can't have fewer
+   * seats than are taken, or none must be. The metadata `used` says how many are,
+   * `maximum` how many may be.
+   *
+   * @generated from enum value: ERROR_REASON_SEATS_IN_USE = 61;
+   */
+  SEATS_IN_USE = 61,
+
+  /**
    * FAILED_PRECONDITION: the product has license keys of a format and prefix and
    * licenses that may lie under them, so neither can change.
    *

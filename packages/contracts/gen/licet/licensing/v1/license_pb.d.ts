@@ -313,6 +313,14 @@ export declare type License = Message<"licet.licensing.v1.License"> & {
    * @generated from field: repeated licet.licensing.v1.Grant grants = 32;
    */
   grants: Grant[];
+
+  /**
+   * How many of its seats are taken; in the answers of GetLicense and
+   * ListLicenses only. Seats that are taken or freed don't change the etag.
+   *
+   * @generated from field: optional uint32 seats_used = 35;
+   */
+  seatsUsed?: number | undefined;
 };
 
 /**

@@ -2136,8 +2136,9 @@ export declare const LicensingService: GenService<{
    *
    * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
    * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`, `TOO_MANY_LICENSES`
-   * when it would grow too large; NOT_FOUND `FEATURE_NOT_FOUND`; with add-ons
-   * as ProvisionLicense.
+   * when it would grow too large, `SEATS_IN_USE` when it would have fewer seats
+   * than are taken and its product refuses that; NOT_FOUND `FEATURE_NOT_FOUND`;
+   * with add-ons as ProvisionLicense.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.UpdateLicense
    */
@@ -2183,6 +2184,7 @@ export declare const LicensingService: GenService<{
    *
    * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
    * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`, `LICENSE_UNDER_KEY`,
+   * `SEATS_IN_USE` while instances of the old holder have seats of it,
    * `TOO_MANY_LICENSES`, `PLAN_FOR_OTHER_CUSTOMER`; NOT_FOUND `CUSTOMER_NOT_FOUND`.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.TransferLicense
@@ -2200,8 +2202,10 @@ export declare const LicensingService: GenService<{
    *
    * Errors: NOT_FOUND `LICENSE_NOT_FOUND`; ABORTED `ETAG_MISMATCH`;
    * FAILED_PRECONDITION `TRANSITION_NOT_ALLOWED`, `TOO_MANY_LICENSES`
-   * when it would grow too large, `PLAN_RETIRED`, `PLAN_FOR_OTHER_CUSTOMER`;
-   * NOT_FOUND `PLAN_NOT_FOUND`; with add-ons as ProvisionLicense.
+   * when it would grow too large, `SEATS_IN_USE` when it would have fewer seats
+   * than are taken and its product refuses that, `PLAN_RETIRED`,
+   * `PLAN_FOR_OTHER_CUSTOMER`; NOT_FOUND `PLAN_NOT_FOUND`; with add-ons as
+   * ProvisionLicense.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.ChangePlan
    */
