@@ -64,9 +64,9 @@ async function send(clients: Clients, importId: string, file: Uint8Array, cuts: 
   return state;
 }
 
-/** On a machine that is busy a call's time can be over before its first batch is: the import tells how far it is. */
+/** A call's time can be over before its first batch is, and others can be in the way: the import tells how far it is. */
 function askAgain(error: unknown, clients: Clients, importId: string) {
-  if (!(error instanceof ServiceError) || error.code !== "DEADLINE_EXCEEDED") throw error;
+  if (!(error instanceof ServiceError) || !["DEADLINE_EXCEEDED", "ABORTED"].includes(error.code)) throw error;
   return clients.bulk.getImport({ importId });
 }
 
