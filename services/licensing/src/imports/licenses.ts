@@ -32,15 +32,12 @@ const MAX_WRITTEN_BYTES = 4 * 1024 * 1024;
 /** Applies rows of licenses, each id once, as ProvisionLicense does one; what is there already is changed first. */
 export async function applyLicenses(work: Work, rows: readonly LicenseRow[]): Promise<RowResult[]> {
   const { tx, call, settings } = work;
+  // Before it is looked for what is there: who imports the same rows at the same time has stored them then, or waits.
+  await lockCustomers(tx, call.tenant, [...new Set(rows.map(({ message }) => message.customerId))]);
   const ids = rows.map(({ message }) => message.licenseId.toLowerCase()).filter((id) => id !== "");
   const found = await findLicenses(tx, call.tenant, ids);
   const known = new Map(found.map((license) => [license.licenseId, license]));
   const isKnown = ({ message }: LicenseRow) => known.get(message.licenseId.toLowerCase());
-  const fresh = rows.filter((row) => !isKnown(row));
-  // Of those that are to be changed and of those that get licenses, together: in the order of their ids, as whoever locks
-  // several customers does.
-  const changed = settings.onExisting === "update" ? found.map(({ customerId }) => customerId) : [];
-  await lockCustomers(tx, call.tenant, [...new Set([...changed, ...fresh.map(({ message }) => message.customerId)])]);
   const results: RowResult[] = [];
   for (const row of rows) {
     const license = isKnown(row);
@@ -54,6 +51,7 @@ export async function applyLicenses(work: Work, rows: readonly LicenseRow[]): Pr
     });
     results.push(result);
   }
+  const fresh = rows.filter((row) => !isKnown(row));
   return [...results, ...(await provisionAll(work, fresh))];
 }
 
@@ -64,7 +62,7 @@ interface Provisioned {
   readonly change: RecordedChange;
 }
 
-/** Provisions licenses of customers whose rows are locked: what each holds is read once, and grows in memory from row to row. */
+/** Provisions licenses, whose customers are locked: what each customer holds is read once, and grows in memory from row to row. */
 async function provisionAll(work: Work, rows: readonly LicenseRow[]): Promise<RowResult[]> {
   if (rows.length === 0) return [];
   const { tx, call } = work;
