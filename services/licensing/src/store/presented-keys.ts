@@ -1,3 +1,4 @@
+import { keepPlan } from "@licet/platform/database/database";
 import type { Transaction } from "kysely";
 import type { License } from "../domain/license.ts";
 import type { KeyTimes } from "../domain/license-key.ts";
@@ -101,5 +102,6 @@ function rowOf(tx: Transaction<DB>, tenant: string, keyId: string, code: string)
     ])
     .where("key.tenant_id", "=", tenant)
     .where("key.key_id", "=", keyId)
+    .modifyEnd(keepPlan)
     .executeTakeFirstOrThrow();
 }
