@@ -4,6 +4,7 @@ import { overload } from "./overload.ts";
 import { growth, provision } from "./provision.ts";
 import { type Benchmark, printCircumstances, printRows } from "./report.ts";
 import { revocation } from "./revocation.ts";
+import { seats } from "./seats.ts";
 import { unary } from "./unary.ts";
 
 const benchmarks: Readonly<Record<string, Benchmark>> = {
@@ -12,6 +13,7 @@ const benchmarks: Readonly<Record<string, Benchmark>> = {
   overload,
   provision,
   growth,
+  seats,
   import: importFile(100_000, 10 * 60_000),
   "import-1m": importFile(1_000_000, 60 * 60_000),
 };

@@ -4,7 +4,7 @@ import pg from "pg";
 import { createTestDatabase, type TestDatabase } from "../testing/database.ts";
 import { exampleMigrations } from "../testing/example.ts";
 import { isolationBreaches } from "../testing/isolation.ts";
-import { asSystem, inTenant, openDatabase, setTenant } from "./database.ts";
+import { asSystem, inTenant, keepPlan, openDatabase, setTenant } from "./database.ts";
 
 let database: TestDatabase<unknown>;
 
@@ -44,6 +44,38 @@ describe("types", () => {
              current_setting('idle_in_transaction_session_timeout') AS i`.execute(database.databases.app);
     expect(rows).toEqual([{ l: "2s", s: "5s", i: "10s" }]);
   });
+});
+
+test("a statement that is marked keeps its plan in the session, and row-level security all the same", async () => {
+  const url = database.url("licet_app");
+  const app = openDatabase<{ note: { tenant_id: string; body: string } }>({
+    url,
+    applicationName: "plans",
+    maxConnections: 1,
+  });
+  const databases = { app, system: app };
+  const notesLike = (tenant: string, body: string) =>
+    inTenant(databases, tenant, (tx) =>
+      tx.selectFrom("note").select("body").where("body", "like", body).modifyEnd(keepPlan).execute(),
+    );
+  try {
+    for (const tenant of ["one", "two"]) {
+      await inTenant(databases, tenant, (tx) => insert(tenant, `kept by ${tenant}`).execute(tx));
+    }
+    // Postgres keeps a plan from the sixth time on, where it is no worse.
+    for (let time = 0; time < 10; time++) {
+      for (const tenant of ["one", "two"]) {
+        expect(await notesLike(tenant, "kept by %")).toEqual([{ body: `kept by ${tenant}` }]);
+      }
+    }
+    expect(await notesLike("one", "nothing")).toEqual([]);
+    const { rows } = await sql<{ generic_plans: bigint }>`
+      SELECT generic_plans FROM pg_prepared_statements WHERE statement LIKE '%keep plan%'`.execute(app);
+    expect(rows).toEqual([{ generic_plans: expect.any(BigInt) }]);
+    expect(rows[0]?.generic_plans).toBeGreaterThan(0n);
+  } finally {
+    await app.destroy();
+  }
 });
 
 describe("tenant isolation", () => {

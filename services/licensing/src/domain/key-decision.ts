@@ -1,5 +1,5 @@
 import { type License, type LicenseStatus, statusAt } from "./license.ts";
-import { type KeyStatus, keyStatusAt, type LicenseKey } from "./license-key.ts";
+import { type KeyStatus, type KeyTimes, keyStatusAt } from "./license-key.ts";
 
 /** Why a key permits a product to run or does not; the contract's KeyReason describes each. */
 export type KeyReason =
@@ -25,7 +25,7 @@ export type KeyReason =
 export type KeyFacts =
   | { readonly reading: "malformed" | "mistyped" | "signature_wrong" | "unknown" }
   | {
-      readonly key: LicenseKey;
+      readonly key: KeyTimes;
       /** Absent: the key's brand sells no such product. */
       readonly product?: { readonly offlineDays: number };
       /** Absent: the key proves none of the product. */

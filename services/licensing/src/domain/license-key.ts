@@ -38,8 +38,11 @@ export interface LicenseKey {
 /** Where a key stands. */
 export type KeyStatus = "active" | "expired" | "replaced" | "revoked";
 
+/** What the status of a key follows from. */
+export type KeyTimes = Pick<LicenseKey, "expiresAt" | "revokedAt" | "replacedBy">;
+
 /** The status of a key at a time. A key that was replaced stays active for the overlap, which its expiry ends. */
-export function keyStatusAt(key: Pick<LicenseKey, "expiresAt" | "revokedAt" | "replacedBy">, now: Date): KeyStatus {
+export function keyStatusAt(key: KeyTimes, now: Date): KeyStatus {
   if (key.revokedAt) return "revoked";
   if (!key.expiresAt || now < key.expiresAt) return "active";
   return key.replacedBy ? "replaced" : "expired";

@@ -14,7 +14,7 @@ import { identify } from "../fingerprints.ts";
 import type { ProvedKey } from "../known-keys.ts";
 import { activate } from "../seats.ts";
 import type { DB } from "../store/schema.ts";
-import { listHolders, readSeats } from "../store/seats.ts";
+import { listHolders } from "../store/seats.ts";
 import {
   activationToProto,
   decisionToProto,
@@ -50,10 +50,10 @@ async function take(
   request: ActivateInstanceRequest,
   now: Date,
 ): Promise<Outcome<typeof ActivateInstanceResponseSchema>> {
-  const { decision, product, license } = await answerKey(tx, { tenantId, keyId }, request.product, now);
-  if (!product || !license) return { denied: answer(decision, now) };
-  if (decision.reason !== "permitted") {
-    return { denied: { ...answer(decision, now), seats: seatsToProto(await readSeats(tx, tenantId, license)) } };
+  const key = await answerKey(tx, { tenantId, keyId }, request.product, now);
+  const { decision, product, license } = key;
+  if (!product || !license || decision.reason !== "permitted") {
+    return { denied: { ...answer(decision, now), ...(key.seats && { seats: seatsToProto(key.seats) }) } };
   }
   const { seatPolicy } = product;
   const { displayName, version, deploymentId } = request;

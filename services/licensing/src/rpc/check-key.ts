@@ -15,7 +15,7 @@ import { identify } from "../fingerprints.ts";
 import type { ProvedKey } from "../known-keys.ts";
 import { findInstance } from "../seats.ts";
 import type { DB } from "../store/schema.ts";
-import { findSeat, readSeats } from "../store/seats.ts";
+import { findSeat } from "../store/seats.ts";
 import {
   activationToProto,
   decisionToProto,
@@ -34,11 +34,9 @@ export const checkKey: Handler<typeof ActivationService, "checkKey", Context> = 
   if ("reading" in proved) return answer({ decision: decideKey(proved, request.product, now) }, now);
   const check = async (tx: Transaction<DB>): Promise<Answer> => {
     const key = await answerKey(tx, proved, request.product, now);
-    const { license } = key;
-    if (!license) return answer(key, now);
-    const seats = seatsToProto(await readSeats(tx, proved.tenantId, license));
+    if (!key.seats) return answer(key, now);
     const asked = request.instance ? await checkInstance(ctx, tx, proved, key, request.instance) : key;
-    return { ...answer(asked, now), seats };
+    return { ...answer(asked, now), seats: seatsToProto(key.seats) };
   };
   return inTenant(ctx.db, proved.tenantId, check, { readOnly: true });
 };

@@ -8,15 +8,13 @@ import { rateLimited, tellAllowance } from "@licet/platform/rpc/rate-limit";
 import type { Transaction } from "kysely";
 import type { Context } from "../context.ts";
 import { decideKey, type KeyDecision, type KeyFacts } from "../domain/key-decision.ts";
-import type { License } from "../domain/license.ts";
 import { keyStatusAt, readLicenseKey } from "../domain/license-key.ts";
-import type { Product } from "../domain/product.ts";
+import type { Seats } from "../domain/seats.ts";
 import type { ProvedKey } from "../known-keys.ts";
 import { isSigned } from "../signatures.ts";
 import { publishedKeys } from "../signing-keys.ts";
-import { findProduct } from "../store/catalog.ts";
-import { findLicenseKey, getLicenseKey } from "../store/license-keys.ts";
-import { getLicense } from "../store/licenses.ts";
+import { findLicenseKey } from "../store/license-keys.ts";
+import { type PresentedKey, readPresentedKey } from "../store/presented-keys.ts";
 import type { DB } from "../store/schema.ts";
 
 /**
@@ -92,12 +90,10 @@ function countAttempt({ publicCalls: { attempts } }: Context, call: Call): { tak
 }
 
 /** What a key says to a product, and what of ours that is about. */
-export interface KeyAnswer {
+export interface KeyAnswer extends Pick<PresentedKey, "product" | "license"> {
   readonly decision: KeyDecision;
-  /** Absent: the key's brand sells no such product. */
-  readonly product?: Product;
-  /** Absent: the key proves none of the product, or is not in force. */
-  readonly license?: License;
+  /** Absent: the key proves no license of the product, or is not in force. */
+  readonly seats?: Seats;
 }
 
 /** Decides about a key of the transaction's tenant. */
@@ -107,16 +103,14 @@ export async function answerKey(
   code: string,
   now: Date,
 ): Promise<KeyAnswer> {
-  const key = await getLicenseKey(tx, tenantId, keyId);
-  const held = key.licenses.find((license) => license.product === code);
-  const product = await findProduct(tx, tenantId, code);
-  const found = held && (await getLicense(tx, tenantId, held.licenseId));
-  // Licenses leave behind what keys of theirs have ended: those say nothing of what another customer holds now. Nor does a key
-  // that is not in force say anything of the license: it may have been revoked because it is in the wrong hands.
-  const proves = keyStatusAt(key, now) === "active" && found?.customerId === key.customerId;
-  const license = proves ? found : undefined;
+  const { key, product, license: found, seatsUsed } = await readPresentedKey(tx, tenantId, keyId, code);
+  // A key that is not in force says nothing of the license: it may have been revoked because it is in the wrong hands.
+  const license = keyStatusAt(key, now) === "active" ? found : undefined;
   const known = { ...(product && { product }), ...(license && { license }) };
-  return { decision: decideKey({ key, ...known }, code, now), ...known };
+  const decision = decideKey({ key, ...known }, code, now);
+  if (!license) return { decision, ...known };
+  const maximum = license.seats === undefined ? {} : { maximum: license.seats };
+  return { decision, ...known, seats: { used: seatsUsed, ...maximum } };
 }
 
 /** An answer that is to leave nothing behind: thrown, it rolls back its transaction. */

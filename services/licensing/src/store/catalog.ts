@@ -153,7 +153,7 @@ export async function lockProduct(tx: Transaction<DB>, tenant: string, product: 
 }
 
 /** A product, or undefined. */
-export async function findProduct(tx: Transaction<DB>, tenant: string, product: string): Promise<Product | undefined> {
+async function findProduct(tx: Transaction<DB>, tenant: string, product: string): Promise<Product | undefined> {
   const row = await tx
     .selectFrom("product")
     .select(productColumns)

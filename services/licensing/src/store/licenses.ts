@@ -5,7 +5,45 @@ import { failure } from "../errors.ts";
 import { changeableColumns, licenseFromRow } from "./mapping.ts";
 import type { DB } from "./schema.ts";
 
-/** Licenses with the columns that the mapping reads; the plan version's terms are beside the license's own. */
+/** The columns that the mapping reads; the plan version's terms are beside the license's own. */
+export const licenseColumns = [
+  "license.tenant_id",
+  "license.license_id",
+  "license.customer_id",
+  "license.product",
+  "license.plan",
+  "license.plan_version",
+  "license.type",
+  "license.status",
+  "license.status_reason",
+  "license.features",
+  "license.limits",
+  "license.grants",
+  "license.seats",
+  "license.add_ons",
+  "license.valid_from",
+  "license.valid_until",
+  "license.grace_days",
+  "license.billing_cycle",
+  "license.metadata",
+  "license.created_at",
+  "license.updated_at",
+  "license.ended_at",
+  "license.revision",
+  "license.auto_renew",
+  "license.cancels_at",
+  "license.cancel_reason",
+  "license.unpaid_grace_until",
+  "license.suspended_by_billing",
+  "license.told_status",
+  "license.told_notice_days",
+  "license.told_renewal",
+  "plan_version.features as plan_features",
+  "plan_version.limits as plan_limits",
+  "plan_version.attributes as plan_attributes",
+] as const;
+
+/** Licenses with the columns that the mapping reads. */
 export function licensesWithTerms(db: Kysely<DB>) {
   return db
     .selectFrom("license")
@@ -16,42 +54,7 @@ export function licensesWithTerms(db: Kysely<DB>) {
         .onRef("plan_version.plan", "=", "license.plan")
         .onRef("plan_version.version", "=", "license.plan_version"),
     )
-    .select([
-      "license.tenant_id",
-      "license.license_id",
-      "license.customer_id",
-      "license.product",
-      "license.plan",
-      "license.plan_version",
-      "license.type",
-      "license.status",
-      "license.status_reason",
-      "license.features",
-      "license.limits",
-      "license.grants",
-      "license.seats",
-      "license.add_ons",
-      "license.valid_from",
-      "license.valid_until",
-      "license.grace_days",
-      "license.billing_cycle",
-      "license.metadata",
-      "license.created_at",
-      "license.updated_at",
-      "license.ended_at",
-      "license.revision",
-      "license.auto_renew",
-      "license.cancels_at",
-      "license.cancel_reason",
-      "license.unpaid_grace_until",
-      "license.suspended_by_billing",
-      "license.told_status",
-      "license.told_notice_days",
-      "license.told_renewal",
-      "plan_version.features as plan_features",
-      "plan_version.limits as plan_limits",
-      "plan_version.attributes as plan_attributes",
-    ]);
+    .select(licenseColumns);
 }
 
 /**
