@@ -4,6 +4,7 @@ import { fileURLToPath } from "node:url";
 
 /** A program of this folder in a process of its own, which answers one message at a time. */
 export interface Child {
+  readonly pid: number | undefined;
   /** Sends a message and waits for the answer. @throws Error when the process ends instead. */
   ask<Answer>(message: object | string): Promise<Answer>;
   stop(): Promise<void>;
@@ -18,6 +19,7 @@ export function startChild(file: string, args: readonly string[], core: number):
   const [program = "", ...rest] = canPin ? ["taskset", "-c", String(core), ...node] : node;
   const child = spawn(program, rest, { stdio: ["ignore", "inherit", "inherit", "ipc"] });
   return {
+    pid: child.pid,
     async ask<Answer>(message: object | string): Promise<Answer> {
       const answer = answerOf(child, file);
       child.send(message);

@@ -64,9 +64,9 @@ async function send(clients: Clients, importId: string, file: Uint8Array, cuts: 
   return state;
 }
 
-/** On a machine that is busy a call's time can be over before its first batch is: the import tells how far it is. */
+/** A call's time can be over before its first batch is, and others can be in the way: the import tells how far it is. */
 function askAgain(error: unknown, clients: Clients, importId: string) {
-  if (!(error instanceof ServiceError) || error.code !== "DEADLINE_EXCEEDED") throw error;
+  if (!(error instanceof ServiceError) || !["DEADLINE_EXCEEDED", "ABORTED"].includes(error.code)) throw error;
   return clients.bulk.getImport({ importId });
 }
 
@@ -491,6 +491,25 @@ describe("pieces", () => {
       pageSize: 100,
     });
     expect(entries.map(({ version }) => Number(version))).toEqual(Array.from({ length: 41 }, (_, index) => index + 1));
+  });
+
+  test("beside single calls, licenses of the same customers get versions without gaps", async () => {
+    const clients = await newTenant();
+    await take(clients, lines("customer_id,name", ...["a", "b", "c"].map((id) => `${id},${id}`)));
+    const rows = (first: string) => Array.from({ length: 60 }, (_, index) => `${first[index % 3]},trading,standard`);
+    const single = { customerId: "a", product: "trading", plan: "standard" };
+    const [one, two, three] = await Promise.all([
+      ...["abc", "cba", "bca"].map((order) =>
+        take(clients, lines("customer_id,product,plan", ...rows(order)), { kind: BulkKind.LICENSES }),
+      ),
+      ...Array.from({ length: 20 }, () => clients.licenses.provisionLicense({ requestId: newId(), ...single })),
+    ]);
+    for (const state of [one, two, three] as Import[]) expect([state.created, errorsOf(state)]).toEqual([60n, []]);
+    const { entries } = await clients.licenses.listLicenseEvents({
+      holder: { case: "customerId", value: "a" },
+      pageSize: 100,
+    });
+    expect(entries.map(({ version }) => Number(version))).toEqual(Array.from({ length: 81 }, (_, index) => index + 1));
   });
 });
 

@@ -28,8 +28,8 @@ const MAX_ROW_BYTES = 64 * 1024;
 const MAX_ERRORS = 10_000;
 /** How long a call goes on with the next batch, in milliseconds: well below its deadline. */
 const CALL_MS = 2_500;
-/** How often rows are applied again that somebody else wrote meanwhile. */
-const MAX_ATTEMPTS = 3;
+/** How often rows are applied that others write at the same time: each of a tenant's imports can be in the way once. */
+const MAX_ATTEMPTS = 10;
 
 /** A piece of a file. */
 export interface Chunk {

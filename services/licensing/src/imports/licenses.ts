@@ -29,6 +29,8 @@ type LicenseRow = NumberedRow<"licenses">;
 /** Applies rows of licenses, each id once, as ProvisionLicense does one; what is there already is changed first. */
 export async function applyLicenses(work: Work, rows: readonly LicenseRow[]): Promise<RowResult[]> {
   const { tx, call, settings } = work;
+  // Before it is looked for what is there: who imports the same rows at the same time has stored them then, or waits.
+  await lockCustomers(tx, call.tenant, [...new Set(rows.map(({ message }) => message.customerId))]);
   const ids = rows.map(({ message }) => message.licenseId.toLowerCase()).filter((id) => id !== "");
   const found = await findLicenses(tx, call.tenant, ids);
   const known = new Map(found.map((license) => [license.licenseId, license]));
@@ -57,12 +59,11 @@ interface Provisioned {
   readonly change: RecordedChange;
 }
 
-/** Provisions licenses: what each customer holds is read once, and grows in memory from row to row. */
+/** Provisions licenses, whose customers are locked: what each customer holds is read once, and grows in memory from row to row. */
 async function provisionAll(work: Work, rows: readonly LicenseRow[]): Promise<RowResult[]> {
   if (rows.length === 0) return [];
   const { tx, call } = work;
   const customerIds = [...new Set(rows.map(({ message }) => message.customerId))];
-  await lockCustomers(tx, call.tenant, customerIds);
   const snapshots = await findSnapshots(tx, call.tenant, customerIds);
   const held = new Map(snapshots.map((snapshot) => [snapshot.customerId, snapshot]));
   const offers = offersOf(tx, call.tenant);

@@ -725,7 +725,8 @@ export declare const BulkService: GenService<{
    *
    * Errors: NOT_FOUND `IMPORT_NOT_FOUND`; FAILED_PRECONDITION
    * `IMPORT_OUT_OF_STEP` when bytes before the chunk are missing,
-   * `IMPORT_ENDED`. Errors of rows are no errors of the call.
+   * `IMPORT_ENDED`; ABORTED `CONFLICT_RETRY` when others write the same rows at
+   * the same time: send it again. Errors of rows are no errors of the call.
    *
    * @generated from rpc licet.licensing.v1.BulkService.ImportChunk
    */
