@@ -1,6 +1,6 @@
 import { create, type DescService, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
-import { type Client, createClient } from "@connectrpc/connect";
+import { type Client, createClient, type Transport } from "@connectrpc/connect";
 import { LicenseType, ProductCatalogSchema } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { CredentialChangedSchema } from "@licet/contracts/licet/licensing/v1/credential_events_pb";
 import { EntitlementSnapshotSchema } from "@licet/contracts/licet/licensing/v1/entitlement_pb";
@@ -131,7 +131,12 @@ export async function createHarness(
     client(key = newKey("tradsys").key) {
       const channel = createChannel({ address: `127.0.0.1:${port}`, credential: key });
       channels.push(channel);
-      return createClient(ValidationService, channel);
+      // Patient, where a call says nothing: first calls compile rules, for which a busy machine takes longer than 250 ms.
+      const patient: Transport = {
+        stream: channel.stream,
+        unary: (method, signal, timeoutMs = 5_000, ...rest) => channel.unary(method, signal, timeoutMs, ...rest),
+      };
+      return createClient(ValidationService, patient);
     },
     publish: (...records) => bus.publish(records),
     async close() {
