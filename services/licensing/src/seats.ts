@@ -214,7 +214,8 @@ export async function checkSeatsFit(
 }
 
 /**
- * Refuses to give a license away whose seats are taken: they are those of its holder's instances.
+ * Refuses to give a license away whose seats are taken: they are those of its holder's instances. Its seats are locked from
+ * then on.
  *
  * @throws ServiceError FAILED_PRECONDITION `SEATS_IN_USE`
  */
@@ -241,7 +242,8 @@ async function seatsInUse(
   license: License,
   maximum: number,
 ): Promise<Seats> {
-  let seats: Seats = (await lockSeats(tx, tenant, license.licenseId)) ?? { used: 0 };
+  // With a row also where no seat was ever asked for: who asks for the first one now waits for what is done here.
+  let seats: Seats = await openSeats(tx, tenant, license);
   for (let batch = 0; batch < MAX_BATCHES && seats.used > maximum; batch++) {
     const after = await endLeases(ctx, tx, tenant, license);
     if (!after) break;

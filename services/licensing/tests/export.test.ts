@@ -41,6 +41,11 @@ async function newTenant({ empty = false } = {}): Promise<Clients & { readonly t
     const terms = { features: ["egx_access"], seats: 2, offers: [{ plan: "gold", ...priced }] };
     await clients.catalog.createAddOn({ requestId: newId(), product: "trading", addOn, name: addOn, terms });
   }
+  const free = {
+    features: ["egx_access"],
+    offers: [{ plan: "standard", pricing: { case: "free", value: true } as const }],
+  };
+  await clients.catalog.createAddOn({ requestId: newId(), product: "trading", addOn: "free", name: "f", terms: free });
   return { tenant, ...clients };
 }
 
@@ -339,4 +344,46 @@ describe("what is exported and imported elsewhere is exported there as the same"
     },
     240_000,
   );
+
+  async function isTheSameElsewhere(here: Clients): Promise<string> {
+    const { text } = await exported(here, {});
+    const there = await newTenant();
+    await imported(there, text, BulkKind.LICENSES, BulkFormat.CSV);
+    expect((await exported(there, {})).text).toBe(text);
+    return text;
+  }
+
+  test("a grant that outlived a change of plan because an add-on gives the feature too", async () => {
+    const here = await newTenant();
+    const gold = { requestId: newId(), customerId: "nile", product: "trading", plan: "gold" };
+    const { license } = await here.licenses.provisionLicense(gold);
+    const licenseId = license?.licenseId as string;
+    await here.licenses.activateFeature({ requestId: newId(), licenseId, feature: "egx_access" });
+    const addOns = { orders: [{ addOn: "free", quantity: 1 }] };
+    await here.licenses.changePlan({ requestId: newId(), licenseId, plan: "standard", addOns });
+    expect(await isTheSameElsewhere(here)).toContain('""feature"":""egx_access""');
+  });
+
+  test("a license that billing suspended and the clock cancelled then", async () => {
+    const here = await newTenant();
+    const { now } = harness.clock;
+    const later = (days: number) => new Date(now.getTime() + days * 86_400_000);
+    const { license } = await here.licenses.provisionLicense({
+      requestId: newId(),
+      customerId: "nile",
+      product: "trading",
+      plan: "gold",
+      validUntil: timestampFromDate(later(10)),
+    });
+    const of = { requestId: newId(), licenseId: license?.licenseId as string, reason: "moves" };
+    await here.licenses.cancelLicense({ ...of, atEnd: true });
+    await harness.as(here.tenant, "mesh").licenses.setPaymentStanding({ ...of, standing: 4 });
+    try {
+      harness.clock.now = later(11);
+      await harness.licensing.settle();
+      expect(await isTheSameElsewhere(here)).toContain(",cancelled,moves,,");
+    } finally {
+      harness.clock.now = now;
+    }
+  });
 });

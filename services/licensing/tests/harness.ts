@@ -19,6 +19,8 @@ import { createPipeline } from "@licet/platform/rpc/pipeline";
 import type { RpcServer } from "@licet/platform/rpc/server";
 import { createWebServer } from "@licet/platform/rpc/web";
 import { createTestDatabase, type TestDatabase } from "@licet/platform/testing/database";
+import { until } from "@licet/platform/testing/until";
+import { sql } from "kysely";
 import {
   type PublicCallLimits,
   publicCallDefaults,
@@ -213,4 +215,18 @@ export async function seedTenant(
     email: "Desk@Nile.example",
   });
   return admin;
+}
+
+/** Resolves when a session of the database waits for a lock that another one has. */
+export function untilOneWaits({ databases: { app } }: TestDatabase<DB>): Promise<void> {
+  return until(
+    "somebody waits for a lock",
+    async () => {
+      const { rows } = await sql`
+        SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`.execute(app);
+      return rows.length > 0;
+    },
+    // Before the wait itself is given up.
+    { timeoutMs: 1_900 },
+  );
 }

@@ -8,13 +8,17 @@ import {
   ImportStatus,
   OnExisting,
 } from "@licet/contracts/licet/licensing/v1/bulk_pb";
+import { Cycle, LicenseType } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
 import { LicenseChangeCause, LicenseChangedSchema } from "@licet/contracts/licet/licensing/v1/licensing_events_pb";
+import { inTenant } from "@licet/platform/database/database";
 import { asAdministrator } from "@licet/platform/database/roles";
 import { ServiceError } from "@licet/platform/errors";
 import { newId } from "@licet/platform/ids";
 import { isolationBreaches } from "@licet/platform/testing/isolation";
-import { type Clients, type Harness, seedTenant, startHarness } from "./harness.ts";
+import { sql } from "kysely";
+import { lockCustomer } from "../src/store/customers.ts";
+import { type Clients, type Harness, seedTenant, startHarness, untilOneWaits } from "./harness.ts";
 
 let harness: Harness;
 let brand: Clients;
@@ -345,6 +349,78 @@ describe("licenses", () => {
       LicenseChangeCause.RENEWED,
       LicenseChangeCause.UPDATED,
     ]);
+  });
+
+  test("a row that leaves out versions, prices and times of add-ons and grants is unchanged when it comes again", async () => {
+    const clients = await newTenant();
+    const { catalog } = clients;
+    const offers = [{ plan: "plus", pricing: { case: "price", value: { currency: "USD", amountMinor: 7n } } as const }];
+    const plan = { product: "trading", plan: "plus", name: "Plus" };
+    const type = LicenseType.STANDARD;
+    const terms = { type, features: ["basic_trading"], grantableFeatures: ["*"] };
+    await catalog.createPlan({ requestId: newId(), ...plan, terms });
+    for (const addOn of ["beta", "alpha"]) {
+      const sold = { features: ["egx_access"], offers: offers.map((offer) => ({ ...offer, priceCycle: Cycle.YEAR })) };
+      await catalog.createAddOn({ requestId: newId(), product: "trading", addOn, name: addOn, terms: sold });
+    }
+    const file = (quantity: number) =>
+      `${JSON.stringify({
+        license_id: id(1),
+        customer_id: "nile",
+        product: "trading",
+        plan: "plus",
+        grants: [{ feature: "egx_access" }],
+        add_ons: [
+          { add_on: "beta", quantity },
+          { add_on: "alpha", quantity: 1 },
+        ],
+      })}\n`;
+    const settings = { kind: BulkKind.LICENSES, format: BulkFormat.JSONL };
+    const update = { ...settings, onExisting: OnExisting.UPDATE };
+    expect(await take(clients, file(2), settings)).toMatchObject({ created: 1n });
+    expect(await take(clients, file(2), update)).toMatchObject({ unchanged: 1n, failed: 0n });
+    expect(errorsOf(await take(clients, file(3), update))).toEqual(["1 add_ons ROW_DIFFERS"]);
+  });
+
+  test("an update locks its customers in the order of their ids, not of the rows: who has the first one is waited for with nothing held", async () => {
+    const clients = await newTenant();
+    for (const customerId of ["a", "b"]) {
+      await clients.customers.createCustomer({ requestId: newId(), customerId, name: customerId });
+    }
+    const file = (seats: number) =>
+      lines(
+        "license_id,customer_id,product,plan,seats",
+        `${id(1)},b,trading,standard,${seats}`,
+        `${id(2)},a,trading,standard,${seats}`,
+      );
+    const kind = BulkKind.LICENSES;
+    expect(await take(clients, file(5), { kind })).toMatchObject({ created: 2n });
+    const { databases } = harness.database;
+    let updating: Promise<Import> | undefined;
+    await inTenant(databases, clients.tenant, async (tx) => {
+      await lockCustomer(tx, clients.tenant, "a");
+      updating = take(clients, file(6), { kind, onExisting: OnExisting.UPDATE });
+      await untilOneWaits(harness.database);
+      await sql`SELECT FROM customer WHERE tenant_id = ${clients.tenant} AND customer_id = 'b'
+                  FOR NO KEY UPDATE NOWAIT`.execute(tx);
+    });
+    expect(await updating).toMatchObject({ updated: 2n });
+  });
+
+  test("events, each of which has everything that its customer holds, are written by some megabytes", async () => {
+    const clients = await newTenant();
+    const metadata = Object.fromEntries(Array.from({ length: 50 }, (_, index) => [`note-${index}`, "x".repeat(480)]));
+    const row = JSON.stringify({ customer_id: "nile", product: "trading", plan: "standard", metadata });
+    const state = await take(clients, `${row}\n`.repeat(20), { kind: BulkKind.LICENSES, format: BulkFormat.JSONL });
+    expect([errorsOf(state), state.created]).toEqual([[], 20n]);
+    const { rows } = await inTenant(harness.database.databases, clients.tenant, (tx) =>
+      sql<{ bytes: number }>`
+        SELECT sum(octet_length(payload))::integer AS bytes FROM event WHERE stream = 'customer/nile'
+         GROUP BY xmin::text, cmin::text`.execute(tx),
+    );
+    const bytes = rows.map((one) => one.bytes);
+    expect(bytes.reduce((sum, one) => sum + one)).toBeGreaterThan(4.8 * 1024 * 1024);
+    expect(Math.max(...bytes)).toBeLessThan(4.7 * 1024 * 1024);
   });
 
   test("a customer holds 500 licenses at most, one by one", async () => {

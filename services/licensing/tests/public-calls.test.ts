@@ -219,6 +219,25 @@ describe("the calls of a key", () => {
     expect(await takenOf(keyId)).toHaveLength(2);
     harness.clock.now = before;
   });
+
+  test("are purged also while something else can't be", async () => {
+    const { key, keyId } = await newKey();
+    await harness.installed.checkKey({ key, product });
+    const { adminUrl, name, databases } = harness.database;
+    const url = new URL(adminUrl);
+    url.pathname = `/${name}`;
+    await asAdministrator(url.href, (client) =>
+      client.query(`INSERT INTO import (tenant_id, import_id, kind, format, dry_run, on_existing, updated_at)
+        VALUES ('rankmath', 'old', 'customers', 'csv', false, 'fail', now() - interval '31 days')`),
+    );
+    const later = new Date(harness.clock.now.getTime() + 3 * 86_400_000);
+    const purge = createPurge(databases, () => later, createLogger({ level: "silent", name: "t" }));
+    await inTenant(databases, "rankmath", async (tx) => {
+      await tx.selectFrom("import").select("import_id").forUpdate().execute();
+      await purge.round();
+    });
+    expect(await takenOf(keyId)).toEqual([]);
+  });
 });
 
 describe("the counts of a replica", () => {

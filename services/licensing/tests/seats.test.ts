@@ -16,9 +16,12 @@ import { asAdministrator } from "@licet/platform/database/roles";
 import { ServiceError } from "@licet/platform/errors";
 import { newId } from "@licet/platform/ids";
 import { isolationBreaches } from "@licet/platform/testing/isolation";
-import { until } from "@licet/platform/testing/until";
+import type { Context } from "../src/context.ts";
 import { newOpaqueKey } from "../src/domain/opaque-key.ts";
-import { type Clients, type Harness, startHarness } from "./harness.ts";
+import { checkNoSeatTaken } from "../src/seats.ts";
+import { getLicense } from "../src/store/licenses.ts";
+import { statementTime } from "../src/store/time.ts";
+import { type Clients, type Harness, startHarness, untilOneWaits } from "./harness.ts";
 
 type Instance = MessageInitShape<typeof InstanceSchema>;
 
@@ -101,6 +104,9 @@ const held = async ({ licenseId }: Sold) => (await brand.activations.listActivat
 const forward = (ms: number) => {
   harness.clock.now = new Date(harness.clock.now.getTime() + ms);
 };
+
+/** Enough of a context to end leases in. */
+const contextOfLeases = () => ({ leaseClock: () => statementTime }) as Context;
 
 /** The events of a license's seats as they were published, oldest first. */
 async function changesOf({ licenseId }: Sold) {
@@ -235,6 +241,17 @@ describe("keys and licenses that permit nothing", () => {
     expect(await held(sold)).toEqual([]);
   });
 
+  test("a key that was revoked is told nothing of the license and its seats any more", async () => {
+    const sold = await sell("sites");
+    await activate(sold, site("a.example"));
+    expect(await check(sold, site("a.example"))).toMatchObject({ license: { plan: "basic" }, seats: { used: 1 } });
+    await brand.keys.revokeKey({ requestId: newId(), keyId: sold.keyId, reason: "leaked" });
+    for (const answer of [await check(sold, site("a.example")), await activate(sold, site("b.example"))]) {
+      expect(answer).toMatchObject({ valid: false, reason: KeyReason.REVOKED });
+      expect([answer.license, answer.seats, answer.activation]).toEqual([undefined, undefined, undefined]);
+    }
+  });
+
   test("a seat of a suspended license can be given back", async () => {
     const sold = await sell("sites");
     await activate(sold, site("a.example"));
@@ -322,10 +339,7 @@ describe("leases", () => {
       await client.query("BEGIN");
       await client.query(renewal, [new Date(+harness.clock.now + 60_000), sold.licenseId]);
       const settled = harness.licensing.settle();
-      await until("the scheduler waits", async () => {
-        const waiting = "SELECT FROM pg_locks WHERE NOT granted AND transactionid = pg_current_xact_id()::xid";
-        return ((await client.query(waiting)).rowCount ?? 0) > 0;
-      });
+      await untilOneWaits(harness.database);
       await client.query("COMMIT");
       await settled;
     });
@@ -479,6 +493,22 @@ describe("fewer seats than are taken", () => {
     });
     expect((await transfer()).license).toMatchObject({ customerId: to.customerId });
   });
+
+  test("whoever asks for the first seat of a license while it is given away waits, and finds it gone", async () => {
+    const sold = await sell("sites");
+    const { customerId: toCustomerId } = await sell("sites");
+    const { licenseId } = sold;
+    const { databases } = harness.database;
+    let asking: Promise<unknown> = Promise.resolve();
+    await inTenant(databases, "brand", async (tx) => {
+      await checkNoSeatTaken(contextOfLeases(), tx, "brand", await getLicense(tx, "brand", licenseId));
+      asking = activate(sold, site("a.example")).catch((error: unknown) => error);
+      await untilOneWaits(harness.database);
+      await tx.updateTable("license").set({ customer_id: toCustomerId }).where("license_id", "=", licenseId).execute();
+    });
+    expect(await asking).toMatchObject({ reason: "CONFLICT_RETRY" });
+    expect(await held(sold)).toEqual([]);
+  });
 });
 
 test("a product's seat policy is told, and changed as a whole: who holds a seat keeps it, and gets a lease when heard", async () => {
@@ -500,6 +530,25 @@ test("a product's seat policy is told, and changed as a whole: who holds a seat 
   expect(await heartbeat(sold, host("a"))).toMatchObject({ valid: true, heartbeatSeconds: 20 });
   forward(60_000);
   expect(await activate(sold, host("b"))).toMatchObject({ valid: true });
+});
+
+test("an instance that a changed rule writes in another way is another one, and what it held is there to be released", async () => {
+  const product = "renamed";
+  const { catalog, activations } = brand;
+  const keys = { keyFormat: KeyFormat.OPAQUE, keyPrefix: "BR" };
+  await catalog.createProduct({ requestId: newId(), product, name: product, ...keys });
+  const terms = { type: LicenseType.STANDARD, features: ["*"], seats: 1 };
+  await catalog.createPlan({ requestId: newId(), product, plan: "basic", name: "Basic", terms });
+  const sold = await sell(product);
+  await activate(sold, site("www.a.example"));
+  const updateMask = { paths: ["seat_policy"] };
+  await catalog.updateProduct({ requestId: newId(), product, updateMask, seatPolicy: { ignoreWww: true } });
+  expect(await check(sold, site("www.a.example"))).toMatchObject({ valid: false, reason: KeyReason.NOT_ACTIVATED });
+  const { reason, holders } = await activate(sold, site("www.a.example"));
+  expect([reason, holders.map(({ instanceId }) => instanceId)]).toEqual([KeyReason.SEATS_EXHAUSTED, ["www.a.example"]]);
+  const activationId = holders[0]?.activationId ?? "";
+  await activations.releaseActivation({ requestId: newId(), licenseId: sold.licenseId, activationId });
+  expect(await activate(sold, site("www.a.example"))).toMatchObject({ activation: { instanceId: "a.example" } });
 });
 
 test.each([

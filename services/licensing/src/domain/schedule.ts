@@ -167,7 +167,8 @@ function settled(license: License, { status, from }: Phase): License {
   if (status === "cancelled") {
     const { cancellation, unpaidGraceUntil: _, ...rest } = license;
     const revision = license.revision + 1n;
-    const decided = { decidedStatus: status, statusReason: cancellation?.reason ?? "", endedAt: at } as const;
+    const statusReason = cancellation?.reason ?? "";
+    const decided = { decidedStatus: status, statusReason, suspendedByBilling: false, endedAt: at } as const;
     return { ...rest, ...decided, updatedAt: at, revision };
   }
   return license;

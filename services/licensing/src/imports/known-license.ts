@@ -87,8 +87,21 @@ function differences(license: License, row: NumberedRow<"licenses">, now: Date):
     const value = wanted[field];
     if (value === undefined && KEPT_WHEN_EMPTY.has(field)) return false;
     // Texts and lists that are empty are absent on both sides.
-    return canonical(field, value) !== canonical(field, is[field]);
+    return canonical(field, completed(field, value, is[field])) !== canonical(field, is[field]);
   });
+}
+
+/** What tells the parts of a list from each other. */
+const partKeys: Readonly<Record<string, string>> = { add_ons: "add_on", grants: "feature" };
+
+/** A list of a row as it is when what its parts leave out, such as versions and prices, was filled in as the license has it. */
+function completed(field: string, wanted: JsonValue | undefined, is: JsonValue | undefined): JsonValue | undefined {
+  const key = partKeys[field];
+  if (key === undefined || !Array.isArray(wanted)) return wanted;
+  const codeOf = (part: JsonValue) => String((part as Json)[key]);
+  const held = new Map((Array.isArray(is) ? is : []).map((part) => [codeOf(part), part as Json]));
+  const parts = wanted.map((part) => ({ ...held.get(codeOf(part)), ...(part as Json) }));
+  return parts.sort((a, b) => (codeOf(a) < codeOf(b) ? -1 : 1));
 }
 
 function json(message: LicenseRow): Json {

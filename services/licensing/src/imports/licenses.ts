@@ -26,6 +26,9 @@ import { attempt, type NumberedRow, overtaken, type RowResult, type Work } from 
 
 type LicenseRow = NumberedRow<"licenses">;
 
+/** Bytes of events that are in memory at once, one event more at most: each carries everything that its customer holds. */
+const MAX_WRITTEN_BYTES = 4 * 1024 * 1024;
+
 /** Applies rows of licenses, each id once, as ProvisionLicense does one; what is there already is changed first. */
 export async function applyLicenses(work: Work, rows: readonly LicenseRow[]): Promise<RowResult[]> {
   const { tx, call, settings } = work;
@@ -68,24 +71,37 @@ async function provisionAll(work: Work, rows: readonly LicenseRow[]): Promise<Ro
   const held = new Map(snapshots.map((snapshot) => [snapshot.customerId, snapshot]));
   const offers = offersOf(tx, call.tenant);
   const results: RowResult[] = [];
-  const provisioned: Provisioned[] = [];
+  let provisioned: Provisioned[] = [];
   for (const row of rows) {
     const result = await attempt(row.line, async (): Promise<RowOutcome> => {
       provisioned.push(await provision(work, held, offers, row));
       return "created";
     });
     results.push(result);
+    if (bytesOf(provisioned) < MAX_WRITTEN_BYTES) continue;
+    await store(work, held, provisioned);
+    provisioned = [];
   }
-  if ((await insertLicenses(tx, call.tenant, provisioned)) < provisioned.length) throw overtaken();
+  await store(work, held, provisioned);
+  return results;
+}
+
+function bytesOf(provisioned: readonly Provisioned[]): number {
+  return provisioned.reduce((sum, { change }) => sum + change.event.payload.length, 0);
+}
+
+/** Stores licenses that were provisioned, in their order, and their customers' versions. */
+async function store(
+  { tx, call: { tenant } }: Work,
+  held: ReadonlyMap<string, Snapshot>,
+  provisioned: readonly Provisioned[],
+): Promise<void> {
+  if ((await insertLicenses(tx, tenant, provisioned)) < provisioned.length) throw overtaken();
   const raised = new Set(provisioned.map(({ license }) => license.customerId));
   const versions = [...held.values()].filter(({ customerId }) => raised.has(customerId));
-  await setEntitlementVersions(tx, call.tenant, new Map(versions.map((of) => [of.customerId, of.version])));
-  await appendChanges(
-    tx,
-    call.tenant,
-    provisioned.map(({ change }) => change),
-  );
-  return results;
+  await setEntitlementVersions(tx, tenant, new Map(versions.map((of) => [of.customerId, of.version])));
+  const changes = provisioned.map(({ change }) => change);
+  await appendChanges(tx, tenant, changes);
 }
 
 async function provision(
@@ -117,13 +133,13 @@ async function provision(
 /** The grants of a row that are not over, held against what the license may be granted. */
 async function grantsOf(
   offers: Offers,
-  { licenseId, product, plan }: License,
+  { licenseId, product, plan, features }: License,
   row: LicenseRow["message"],
   call: Call,
   now: Date,
 ): Promise<readonly Grant[]> {
   if (row.grants.length === 0) return [];
-  const terms = plan && (await offers.plan(product, plan.code, plan.version)).terms;
+  const terms = plan && { features, grantable: (await offers.plan(product, plan.code, plan.version)).terms.grantable };
   let grants: readonly Grant[] = [];
   for (const { feature, configuration, onBehalfOf, ...given } of row.grants) {
     const expiresAt = dateFromProto("grants.expires_at", given.expiresAt);

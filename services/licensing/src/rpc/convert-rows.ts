@@ -211,7 +211,8 @@ export function licenseToRow(license: License, now: Date): MessageInitShape<type
     metadata: { ...license.metadata },
     status: toEnum(LicenseStatus, license.decidedStatus),
     statusReason: license.statusReason,
-    suspendedByBilling: license.suspendedByBilling,
+    // What the clock cancelled under an earlier release may still have it.
+    suspendedByBilling: license.decidedStatus === "suspended" && license.suspendedByBilling,
     unpaidGraceUntil: optionalTimestamp(license.unpaidGraceUntil),
     cancelsAt: optionalTimestamp(cancellation?.at),
     cancelReason: cancellation?.reason ?? "",

@@ -8,7 +8,7 @@ import { rateLimited, tellAllowance } from "@licet/platform/rpc/rate-limit";
 import type { Transaction } from "kysely";
 import type { Context } from "../context.ts";
 import { decideKey, type KeyDecision, type KeyFacts } from "../domain/key-decision.ts";
-import { readLicenseKey } from "../domain/license-key.ts";
+import { keyStatusAt, readLicenseKey } from "../domain/license-key.ts";
 import type { Seats } from "../domain/seats.ts";
 import type { ProvedKey } from "../known-keys.ts";
 import { isSigned } from "../signatures.ts";
@@ -92,7 +92,7 @@ function countAttempt({ publicCalls: { attempts } }: Context, call: Call): { tak
 /** What a key says to a product, and what of ours that is about. */
 export interface KeyAnswer extends Pick<PresentedKey, "product" | "license"> {
   readonly decision: KeyDecision;
-  /** Absent: the key proves no license of the product. */
+  /** Absent: the key proves no license of the product, or is not in force. */
   readonly seats?: Seats;
 }
 
@@ -103,9 +103,11 @@ export async function answerKey(
   code: string,
   now: Date,
 ): Promise<KeyAnswer> {
-  const { key, seatsUsed, ...known } = await readPresentedKey(tx, tenantId, keyId, code);
+  const { key, product, license: found, seatsUsed } = await readPresentedKey(tx, tenantId, keyId, code);
+  // A key that is not in force says nothing of the license: it may have been revoked because it is in the wrong hands.
+  const license = keyStatusAt(key, now) === "active" ? found : undefined;
+  const known = { ...(product && { product }), ...(license && { license }) };
   const decision = decideKey({ key, ...known }, code, now);
-  const { license } = known;
   if (!license) return { decision, ...known };
   const maximum = license.seats === undefined ? {} : { maximum: license.seats };
   return { decision, ...known, seats: { used: seatsUsed, ...maximum } };

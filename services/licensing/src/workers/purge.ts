@@ -35,18 +35,19 @@ export function createPurge(db: Databases<DB>, now: () => Date, logger: Logger):
   let running: Promise<void> = Promise.resolve();
   let stopping = false;
 
-  const all = async (purgeSome: () => Promise<number>): Promise<void> => {
-    for (let batch = 0; batch < MAX_BATCHES && !stopping; batch++) if ((await purgeSome()) < BATCH_ROWS) return;
+  /** One that fails keeps none of the others from their turn. */
+  const all = async (what: string, purgeSome: () => Promise<number>): Promise<void> => {
+    try {
+      for (let batch = 0; batch < MAX_BATCHES && !stopping; batch++) if ((await purgeSome()) < BATCH_ROWS) return;
+    } catch (error) {
+      logger.warn({ err: error }, `purging ${what} failed; trying again in an hour`);
+    }
   };
   const round = async (): Promise<void> => {
-    try {
-      await all(() => purgeIdempotency(db, BATCH_ROWS));
-      await all(() => purgeRuns(db, BATCH_ROWS));
-      const yesterday = dayOf(new Date(now().getTime() - CALLS_KEPT_MS));
-      await all(() => asSystem(db, (tx) => purgeKeyCalls(tx, yesterday, BATCH_ROWS)));
-    } catch (error) {
-      logger.warn({ err: error }, "purging failed; trying again in an hour");
-    }
+    await all("stored replies", () => purgeIdempotency(db, BATCH_ROWS));
+    await all("imports and bulk operations", () => purgeRuns(db, BATCH_ROWS));
+    const yesterday = dayOf(new Date(now().getTime() - CALLS_KEPT_MS));
+    await all("calls of license keys", () => asSystem(db, (tx) => purgeKeyCalls(tx, yesterday, BATCH_ROWS)));
   };
 
   return {

@@ -13,8 +13,11 @@ export declare const file_licet_licensing_v1_seat: GenFile;
 
 /**
  * SeatPolicy is how the seats of a product's licenses are held, and what counts
- * as the same instance. A changed rule holds for instances that are activated
- * from then on.
+ * as the same instance. A changed policy holds at once. An instance that the new
+ * rules write in another way than those by which it was activated is another one
+ * to them: it is NOT_ACTIVATED until it activates again, and what it held before
+ * is freed by its lease or by ReleaseActivation. A seat gets a lease, or another
+ * one, when its instance is heard the next time.
  *
  * @generated from message licet.licensing.v1.SeatPolicy
  */
