@@ -12,6 +12,7 @@ import {
   SeatsBelowUse,
 } from "@licet/contracts/licet/licensing/v1/seat_pb";
 import { inTenant } from "@licet/platform/database/database";
+import { asAdministrator } from "@licet/platform/database/roles";
 import { ServiceError } from "@licet/platform/errors";
 import { newId } from "@licet/platform/ids";
 import { isolationBreaches } from "@licet/platform/testing/isolation";
@@ -327,6 +328,26 @@ describe("leases", () => {
     expect(await deactivate(sold, process("p2"))).toMatchObject({ deactivated: false });
   });
 
+  test("that a heartbeat is just renewing are not ended by who waited for it", async () => {
+    const sold = await sell("floating");
+    await activate(sold, process("p1"));
+    forward(60_000);
+    const url = Object.assign(new URL(harness.database.adminUrl), { pathname: `/${harness.database.name}` });
+    // As a heartbeat does that began in time and has not committed yet.
+    await asAdministrator(url.href, async (client) => {
+      const renewal = "UPDATE activation SET lease_until = $1 WHERE license_id = $2";
+      await client.query("BEGIN");
+      await client.query(renewal, [new Date(+harness.clock.now + 60_000), sold.licenseId]);
+      const settled = harness.licensing.settle();
+      await untilOneWaits(harness.database);
+      await client.query("COMMIT");
+      await settled;
+    });
+    expect(await held(sold)).toMatchObject([{ instanceId: "p1" }]);
+    expect(await heartbeat(sold, process("p1"))).toMatchObject({ valid: true });
+    expect((await activate(sold, process("p2"))).seats).toMatchObject({ used: 2 });
+  });
+
   test("by the hundred are ended in batches", async () => {
     const sold = await sell("floating", "free");
     for (let from = 0; from < 210; from += 30) {
@@ -361,6 +382,17 @@ describe("machines by components", () => {
     });
     expect(await deactivate(sold, machine({ cpu: "c1", disk: "d2" }))).toMatchObject({ deactivated: true });
     expect(await held(sold)).toMatchObject([{ activationId: other.activation?.activationId }]);
+  });
+
+  test("one that is exactly known goes before others that are as much like it", async () => {
+    const sold = await sell("machines");
+    const larger = await activate(sold, machine({ cpu: "c1", disk: "d3", mac: "m3" }));
+    const smaller = await activate(sold, machine({ cpu: "c1", disk: "d2" }));
+    // The older of the two that are equally like it; from now on it has all that the other has.
+    const grown = await activate(sold, machine({ cpu: "c1", disk: "d2", mac: "m3" }));
+    expect(grown.activation?.activationId).toBe(larger.activation?.activationId);
+    const again = await activate(sold, machine({ cpu: "c1", disk: "d2" }));
+    expect(again.activation?.activationId).toBe(smaller.activation?.activationId);
   });
 
   test("many at once of one machine whose parts differ a little take one seat", async () => {
