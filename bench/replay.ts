@@ -37,13 +37,15 @@ const uuid = /[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}/g;
 export async function record(subject: Subject, call: () => Promise<unknown>): Promise<Recording> {
   const statements: Statement[] = [];
   const { query } = pg.Client.prototype;
-  // The overloads of `query` are more than the driver uses: a text with values, answered by a promise.
-  const send = query as unknown as (this: pg.Client, text: string, values?: unknown[]) => Promise<pg.QueryResult>;
-  const spy = async function (this: pg.Client, text: string, values: unknown[] = []): Promise<pg.QueryResult> {
+  // The overloads of `query` are more than is used: a text with values, or with a name as well, answered by a promise.
+  type Sent = string | { readonly text: string; readonly values?: unknown[] };
+  const send = query as unknown as (this: pg.Client, sent: Sent, values?: unknown[]) => Promise<pg.QueryResult>;
+  const spy = async function (this: pg.Client, sent: Sent, given: unknown[] = []): Promise<pg.QueryResult> {
+    const { text, values = [] } = typeof sent === "string" ? { text: sent, values: given } : sent;
     // `user` is there and not among pg's types.
     const role = (this as pg.Client & { readonly user?: string }).user === roles.system ? "system" : "app";
     const place = statements.push({ role, text, values }) - 1;
-    const result = await send.call(this, text, values);
+    const result = await send.call(this, sent, typeof sent === "string" ? given : undefined);
     const versionIn = Object.entries(result.rows?.[0] ?? {}).find(([, value]) => String(value) === RAISED)?.[0];
     if (versionIn !== undefined) statements[place] = { role, text, values, versionIn };
     return result;

@@ -13,6 +13,7 @@ import {
 import { sql, type Transaction } from "kysely";
 import type { Vault } from "./crypto.ts";
 import { asSystem, type Databases, inTenant } from "./database/database.ts";
+import { keepPlan } from "./database/session.ts";
 import { platformError } from "./errors.ts";
 import type { Call } from "./rpc/call.ts";
 
@@ -60,7 +61,7 @@ export async function runOnce<DB extends IdempotencyTables, O extends DescMessag
   const claimAndWork = async (tx: Transaction<DB>): Promise<MessageShape<O>> => {
     const claimed = await sql`
       INSERT INTO idempotency (tenant_id, method, key, request_hash) VALUES (${tenant}, ${method}, ${key}, ${hash})
-      ON CONFLICT DO NOTHING`.execute(tx);
+      ON CONFLICT DO NOTHING ${keepPlan}`.execute(tx);
     if (claimed.numAffectedRows === 0n) {
       const stored = await load(tx, tenant, method, key);
       if (!hash.equals(stored.request_hash)) throw reused();
@@ -71,7 +72,7 @@ export async function runOnce<DB extends IdempotencyTables, O extends DescMessag
     const value = options.secret === undefined ? bytes : options.secret.seal(bytes, place);
     const stored = await sql`
       UPDATE idempotency SET reply = ${value}, encrypted = ${options.secret !== undefined}
-      WHERE tenant_id = ${tenant} AND method = ${method} AND key = ${key}`.execute(tx);
+      WHERE tenant_id = ${tenant} AND method = ${method} AND key = ${key} ${keepPlan}`.execute(tx);
     if (stored.numAffectedRows !== 1n)
       throw new Error(`${method} left the transaction in another tenant than its call's`);
     return message;

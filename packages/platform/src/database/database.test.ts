@@ -1,10 +1,11 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "@jest/globals";
-import { sql } from "kysely";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "@jest/globals";
+import { sql, type Transaction } from "kysely";
 import pg from "pg";
 import { createTestDatabase, type TestDatabase } from "../testing/database.ts";
 import { exampleMigrations } from "../testing/example.ts";
 import { isolationBreaches } from "../testing/isolation.ts";
-import { asSystem, inTenant, keepPlan, openDatabase, setTenant } from "./database.ts";
+import { asSystem, inTenant, openDatabase, setTenant } from "./database.ts";
+import { dontWait, keepPlan } from "./session.ts";
 
 let database: TestDatabase<unknown>;
 
@@ -76,6 +77,71 @@ test("a statement that is marked keeps its plan in the session, and row-level se
   } finally {
     await app.destroy();
   }
+});
+
+describe("statements that nobody waits for", () => {
+  const opened = () =>
+    openDatabase<unknown>({ url: database.url("licet_app"), applicationName: "lazy", maxConnections: 1 });
+  let app: ReturnType<typeof opened>;
+  const inOne = <T>(work: (tx: Transaction<unknown>) => Promise<T>) => inTenant({ app, system: app }, "one", work);
+  const insertLazily = (tenant: string, body: string) => sql`${insert(tenant, body)} ${dontWait}`;
+
+  beforeEach(async () => {
+    await asSuperuser("TRUNCATE note");
+    app = opened();
+  });
+  afterEach(() => app.destroy());
+
+  test("are carried out in their order, in their transaction", async () => {
+    await inOne(async (tx) => {
+      await insertLazily("one", "first").execute(tx);
+      await sql`UPDATE note SET body = 'second' WHERE body = 'first'`.execute(tx);
+      await insertLazily("one", "third").execute(tx);
+    });
+    expect((await inOne((tx) => bodies.execute(tx))).rows).toEqual([{ body: "second" }, { body: "third" }]);
+  });
+
+  test.each([
+    ["the next statement", (tx: Transaction<unknown>) => bodies.execute(tx)],
+    ["the commit", async () => undefined],
+  ])("tell their failure to %s, and nothing is written", async (_, then) => {
+    const attempt = inOne(async (tx) => {
+      await insert("one", "before").execute(tx);
+      await insertLazily("two", "smuggled").execute(tx);
+      await then(tx);
+    });
+    await expect(attempt).rejects.toMatchObject({ code: "42501" });
+    expect((await inOne((tx) => bodies.execute(tx))).rows).toEqual([]);
+    expect((await bodies.execute(app)).rows).toEqual([]);
+  });
+
+  test("can fail in a savepoint that is then undone", async () => {
+    await inOne(async (tx) => {
+      await insert("one", "kept").execute(tx);
+      await sql`SAVEPOINT part`.execute(tx);
+      await insertLazily("two", "smuggled").execute(tx);
+      await expect(sql`RELEASE SAVEPOINT part`.execute(tx)).rejects.toMatchObject({ code: "42501" });
+      await sql`ROLLBACK TO SAVEPOINT part`.execute(tx);
+    });
+    expect((await inOne((tx) => bodies.execute(tx))).rows).toEqual([{ body: "kept" }]);
+  });
+
+  test("a transaction that could not begin does nothing outside of one", async () => {
+    // A text that ends in its middle: the server refuses it and the session goes on, without a transaction.
+    const attempt = inTenant({ app, system: app }, "one\0", (tx) => insert("one", "outside").execute(tx));
+    await expect(attempt).rejects.toThrow();
+    expect((await inOne((tx) => bodies.execute(tx))).rows).toEqual([]);
+  });
+
+  test("a tenant of any letters is that tenant", async () => {
+    for (const tenant of ["o'ne", "o\\'ne", "'); DROP TABLE note; --", "$1$&"]) {
+      const seen = await inTenant({ app, system: app }, tenant, async (tx) => {
+        await insert(tenant, tenant).execute(tx);
+        return bodies.execute(tx);
+      });
+      expect(seen.rows).toEqual([{ body: tenant }]);
+    }
+  });
 });
 
 describe("tenant isolation", () => {

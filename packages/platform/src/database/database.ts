@@ -1,9 +1,9 @@
-import { hash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
-import { type AccessMode, Kysely, PostgresDialect, sql, type Transaction } from "kysely";
+import { type AccessMode, Kysely, PostgresDialect, type Transaction } from "kysely";
 import pg from "pg";
 import { platformError } from "../errors.ts";
 import { codeOf, isConnectionError } from "./connection.ts";
+import { economize, setTenantStatement } from "./session.ts";
 
 /** One database as the two roles that serve see it. */
 export interface Databases<DB> {
@@ -55,8 +55,11 @@ export function openDatabase<DB>(options: DatabaseOptions): Kysely<DB> {
     lock_timeout: 2_000,
     statement_timeout: 5_000,
     idle_in_transaction_session_timeout: 10_000,
+    // What `economize` needs.
+    pipeline: true,
   });
-  pool.on("connect", prepareMarked);
+  // What a pool opens are clients of `pg`.
+  pool.on("connect", (client) => economize(client as unknown as pg.Client));
   const maxWaiting = WAITING_PER_CONNECTION * options.maxConnections;
   return new Kysely<DB>({
     dialect: new PostgresDialect({
@@ -71,31 +74,6 @@ export function openDatabase<DB>(options: DatabaseOptions): Kysely<DB> {
       },
     }),
   });
-}
-
-/** Marks a statement whose plan sessions keep; see {@link keepPlan}. */
-const KEEP_PLAN = "/* keep plan */";
-
-/**
- * For `modifyEnd`: lets each session plan the statement a few times and keep a plan then, as planning a join of many tables
- * takes longer than carrying it out. Its text must always be the same: no lists of parameters that vary in length.
- */
-export const keepPlan = sql.raw(KEEP_PLAN);
-
-/** Names of marked statements by their texts, of which a program has few. */
-const planNames = new Map<string, string>();
-
-/** Makes a session prepare the statements that are marked. */
-function prepareMarked(client: pg.PoolClient): void {
-  // The overloads of `query` are more than the driver of Kysely uses: a text with values, answered by a promise.
-  const send = client.query as unknown as (this: pg.PoolClient, query: unknown, values?: unknown) => unknown;
-  const prepared = (text: unknown, values?: unknown): unknown => {
-    if (typeof text !== "string" || !text.endsWith(KEEP_PLAN)) return send.call(client, text, values);
-    const name = planNames.get(text) ?? hash("sha1", text);
-    planNames.set(text, name);
-    return send.call(client, { name, text, values });
-  };
-  client.query = prepared as typeof client.query;
 }
 
 /** A pool with this project's types and the given session limits, for {@link openDatabase} and for migrations. */
@@ -153,7 +131,7 @@ export function inTenant<DB, T>(
 
 /** Sets the tenant for the rest of the transaction; row-level security of the app role follows it. */
 export async function setTenant<DB>(tx: Transaction<DB>, tenant: string): Promise<void> {
-  await sql`SELECT set_config('licet.tenant', ${tenant}, true)`.execute(tx);
+  await setTenantStatement(tenant).execute(tx);
 }
 
 /** Runs `work` in one transaction of the system role; retries and errors as in {@link inTenant}. */

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { type Generated, type Kysely, type Selectable, sql, type Transaction } from "kysely";
 import { openDatabase } from "../database/database.ts";
+import { dontWait, keepPlanDontWait } from "../database/session.ts";
 import type { Logger } from "../logging.ts";
 import { busLimits, type EventBus, type OutgoingRecord } from "./bus.ts";
 import { createCondition } from "./condition.ts";
@@ -53,7 +54,8 @@ export interface StoredEvent extends NewEvent {
  * Writes an event and its pending mark in the transaction of the change it tells of. It does not NOTIFY: that makes
  * committing transactions queue for one lock, held through the flush to disk; see {@link Relay.wake}.
  *
- * @throws the database's unique violation (23505) when the stream has that version already.
+ * It is sent with the next statement, which throws the database's unique violation (23505) when the stream has that version
+ * already; see `dontWait`.
  */
 export async function append<DB extends OutboxTables>(tx: Transaction<DB>, event: NewEvent): Promise<void> {
   await appendAll(tx, [event]);
@@ -77,7 +79,8 @@ export async function appendAll<DB extends OutboxTables>(
       INSERT INTO event (event_id, tenant_id, stream, version, type, payload, actor, traceparent)
       VALUES ${sql.join(rows)}
       RETURNING id)
-    INSERT INTO outbox_pending (event_id) SELECT id FROM written`.execute(tx);
+    INSERT INTO outbox_pending (event_id) SELECT id FROM written
+    ${events.length === 1 ? keepPlanDontWait : dontWait}`.execute(tx);
 }
 
 /** What {@link createRelay} needs: where events come from, where they go, and as what. */

@@ -231,11 +231,9 @@ export async function listResults(
   return { results, more: Number(rows[0]?.found ?? 0n) > rows.length };
 }
 
-/** Runs deleted in one statement: with each go up to 100,000 results. */
-const PURGED_RUNS = 10;
-
 /**
- * Deletes some imports and bulk operations whose end is 30 days ago, with their errors and results.
+ * Deletes an import and a bulk operation whose end is 30 days ago, with their errors and results. One of each, as up to
+ * 100,000 rows go with it and a statement has five seconds.
  *
  * @returns `limit` when there may be more, 0 otherwise
  */
@@ -249,9 +247,9 @@ export async function purgeRuns(databases: Databases<DB>, limit: number): Promis
       sql`
         DELETE FROM ${sql.table(table)} WHERE (tenant_id, ${sql.ref(id)}) IN (
           SELECT tenant_id, ${sql.ref(id)} FROM ${sql.table(table)}
-           WHERE updated_at < now() - interval '30 days' ORDER BY updated_at LIMIT ${PURGED_RUNS})`.execute(tx),
+           WHERE updated_at < now() - interval '30 days' ORDER BY updated_at LIMIT 1)`.execute(tx),
     );
-    full ||= deleted.numAffectedRows === BigInt(PURGED_RUNS);
+    full ||= deleted.numAffectedRows === 1n;
   }
   return full ? limit : 0;
 }

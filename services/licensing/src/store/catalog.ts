@@ -1,3 +1,4 @@
+import { keepPlan } from "@licet/platform/database/session";
 import type { ServiceError } from "@licet/platform/errors";
 import type { Kysely, Selectable, Transaction } from "kysely";
 import type { KeyFormat } from "../domain/license-key.ts";
@@ -159,6 +160,7 @@ async function findProduct(tx: Transaction<DB>, tenant: string, product: string)
     .select(productColumns)
     .where("tenant_id", "=", tenant)
     .where("product", "=", product)
+    .modifyEnd(keepPlan)
     .executeTakeFirst();
   return row && productFromRow(row);
 }
@@ -460,6 +462,7 @@ export async function getPlan(
     .where("plan.product", "=", product)
     .where("plan.plan", "=", plan)
     .where((eb) => eb("plan_version.version", "=", version === 0 ? eb.ref("plan.latest_version") : version))
+    .modifyEnd(keepPlan)
     .executeTakeFirst();
   if (!row) {
     const which = version === 0 ? "" : ` in version ${version}`;

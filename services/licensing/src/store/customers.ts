@@ -1,3 +1,4 @@
+import { keepPlan } from "@licet/platform/database/session";
 import type { ServiceError } from "@licet/platform/errors";
 import type { Transaction } from "kysely";
 import { sql } from "kysely";
@@ -185,6 +186,7 @@ export async function raiseEntitlementVersion(
     .where("tenant_id", "=", tenant)
     .where("customer_id", "=", customerId)
     .returning("entitlement_version")
+    .modifyEnd(keepPlan)
     .executeTakeFirst();
   if (!row) throw customerNotFound(customerId);
   return row.entitlement_version;

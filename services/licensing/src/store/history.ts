@@ -1,3 +1,4 @@
+import { dontWait, keepPlanDontWait } from "@licet/platform/database/session";
 import type { Transaction } from "kysely";
 import type { DB } from "./schema.ts";
 
@@ -62,7 +63,8 @@ export async function insertHistoryEntries(
     notice_days: entry.noticeDays,
     effective_at: entry.effectiveAt,
   }));
-  await tx.insertInto("license_history").values(rows).execute();
+  const hint = rows.length === 1 ? keepPlanDontWait : dontWait;
+  await tx.insertInto("license_history").values(rows).modifyEnd(hint).execute();
 }
 
 /** Up to `limit` entries of a holder, oldest first, behind the entry `after`. */

@@ -1,4 +1,5 @@
-import type { Kysely, Transaction } from "kysely";
+import { keepPlan, keepPlanDontWait } from "@licet/platform/database/session";
+import type { JoinCallbackExpression, Kysely, Transaction } from "kysely";
 import { sql } from "kysely";
 import type { License } from "../domain/license.ts";
 import { failure } from "../errors.ts";
@@ -43,18 +44,17 @@ export const licenseColumns = [
   "plan_version.attributes as plan_attributes",
 ] as const;
 
+/** Joins a license with the terms of its plan's version. */
+export const onTerms: JoinCallbackExpression<DB, "license", "plan_version"> = (join) =>
+  join
+    .onRef("plan_version.tenant_id", "=", "license.tenant_id")
+    .onRef("plan_version.product", "=", "license.product")
+    .onRef("plan_version.plan", "=", "license.plan")
+    .onRef("plan_version.version", "=", "license.plan_version");
+
 /** Licenses with the columns that the mapping reads. */
 export function licensesWithTerms(db: Kysely<DB>) {
-  return db
-    .selectFrom("license")
-    .leftJoin("plan_version", (join) =>
-      join
-        .onRef("plan_version.tenant_id", "=", "license.tenant_id")
-        .onRef("plan_version.product", "=", "license.product")
-        .onRef("plan_version.plan", "=", "license.plan")
-        .onRef("plan_version.version", "=", "license.plan_version"),
-    )
-    .select(licenseColumns);
+  return db.selectFrom("license").leftJoin("plan_version", onTerms).select(licenseColumns);
 }
 
 /**
@@ -86,11 +86,11 @@ export async function insertLicenses(
     created_at: license.createdAt,
     ...changeableColumns(license, dueAt),
   }));
-  const result = await tx
+  const insert = tx
     .insertInto("license")
     .values(rows)
-    .onConflict((conflict) => conflict.columns(["tenant_id", "license_id"]).doNothing())
-    .executeTakeFirst();
+    .onConflict((conflict) => conflict.columns(["tenant_id", "license_id"]).doNothing());
+  const result = await (rows.length === 1 ? insert.modifyEnd(keepPlan) : insert).executeTakeFirst();
   return Number(result.numInsertedOrUpdatedRows ?? 0n);
 }
 
@@ -120,6 +120,7 @@ export async function updateLicense(
     .set(changeableColumns(license, dueAt))
     .where("tenant_id", "=", tenant)
     .where("license_id", "=", license.licenseId)
+    .modifyEnd(keepPlanDontWait)
     .execute();
 }
 
@@ -132,6 +133,7 @@ export async function getLicense(tx: Transaction<DB>, tenant: string, licenseId:
   const row = await licensesWithTerms(tx)
     .where("license.tenant_id", "=", tenant)
     .where("license.license_id", "=", licenseId)
+    .modifyEnd(keepPlan)
     .executeTakeFirst();
   if (!row) throw failure("LICENSE_NOT_FOUND", `There is no license ${licenseId}.`);
   return licenseFromRow(row);
@@ -144,6 +146,7 @@ export async function countLicenses(tx: Transaction<DB>, tenant: string, custome
     .select((eb) => eb.fn.countAll<bigint>().as("count"))
     .where("tenant_id", "=", tenant)
     .where("customer_id", "=", customerId)
+    .modifyEnd(keepPlan)
     .executeTakeFirstOrThrow();
   return Number(row.count);
 }

@@ -1,9 +1,9 @@
-import { keepPlan } from "@licet/platform/database/database";
+import { keepPlan } from "@licet/platform/database/session";
 import type { Transaction } from "kysely";
 import type { License } from "../domain/license.ts";
 import type { KeyTimes } from "../domain/license-key.ts";
 import type { SeatPolicy } from "../domain/seats.ts";
-import { licenseColumns } from "./licenses.ts";
+import { licenseColumns, onTerms } from "./licenses.ts";
 import { type LicenseRow, licenseFromRow } from "./mapping.ts";
 import type { DB } from "./schema.ts";
 import { seatPolicyColumns, seatPolicyFromRow } from "./seats.ts";
@@ -79,13 +79,7 @@ function rowOf(tx: Transaction<DB>, tenant: string, keyId: string, code: string)
     .leftJoin("license", (join) =>
       join.onRef("license.tenant_id", "=", "held.tenant_id").onRef("license.license_id", "=", "held.license_id"),
     )
-    .leftJoin("plan_version", (join) =>
-      join
-        .onRef("plan_version.tenant_id", "=", "license.tenant_id")
-        .onRef("plan_version.product", "=", "license.product")
-        .onRef("plan_version.plan", "=", "license.plan")
-        .onRef("plan_version.version", "=", "license.plan_version"),
-    )
+    .leftJoin("plan_version", onTerms)
     .leftJoin("license_seats as taken", (join) =>
       join.onRef("taken.tenant_id", "=", "license.tenant_id").onRef("taken.license_id", "=", "license.license_id"),
     )

@@ -1,3 +1,4 @@
+import { keepPlan } from "@licet/platform/database/session";
 import type { ExpressionBuilder, Kysely, RawBuilder, Selectable, Transaction } from "kysely";
 import { sql } from "kysely";
 import type { Components, InstanceType } from "../domain/instance.ts";
@@ -159,7 +160,8 @@ function seatsOf(tx: Transaction<DB>, tenant: string, licenseId: string) {
     .selectFrom("license_seats")
     .select(["seats_max", "seats_used", "version"])
     .where("tenant_id", "=", tenant)
-    .where("license_id", "=", licenseId);
+    .where("license_id", "=", licenseId)
+    .modifyEnd(keepPlan);
 }
 
 type SeatsRow = { seats_max: number | null; seats_used: number; version: bigint };
@@ -210,7 +212,7 @@ export async function takeSeat(
              at + make_interval(secs => ${wanted.leaseSeconds ?? null}::integer)
         FROM taken, (SELECT ${clock} AS at) AS clock
       RETURNING activated_at AS at, lease_until)
-    SELECT seats_max, seats_used, version, at, lease_until FROM taken, put`.execute(tx);
+    SELECT seats_max, seats_used, version, at, lease_until FROM taken, put ${keepPlan}`.execute(tx);
   const [row] = rows;
   if (!row) return undefined;
   await insertComponents(tx, tenant, licenseId, activationId, identity.components);
@@ -269,6 +271,7 @@ export async function findActivation(
     .where("tenant_id", "=", tenant)
     .where("license_id", "=", licenseId)
     .where((eb) => is(eb, which))
+    .modifyEnd(keepPlan)
     .executeTakeFirst();
   return row && { activationId: row.activation_id, lapsed: row.lapsed };
 }
@@ -286,6 +289,7 @@ export async function isKnown(
     .where("tenant_id", "=", tenant)
     .where("license_id", "=", licenseId)
     .where("fingerprint", "=", fingerprint)
+    .modifyEnd(keepPlan)
     .executeTakeFirst();
   return row !== undefined;
 }
@@ -305,6 +309,7 @@ export async function findSeat(
     .where("license_id", "=", licenseId)
     .where((eb) => is(eb, which))
     .where((eb) => eb.or([eb("lease_until", "is", null), eb("lease_until", ">", clock)]))
+    .modifyEnd(keepPlan)
     .executeTakeFirst();
   return row && activationFromRow(row);
 }
@@ -379,6 +384,7 @@ export async function touchActivation(
     .where((eb) => is(eb, which))
     .where((eb) => eb.or([eb("lease_until", "is", null), eb("lease_until", ">", clock)]))
     .returning([...activationColumns, componentNames.as("components")])
+    .modifyEnd(keepPlan)
     .executeTakeFirst();
   return row && activationFromRow(row);
 }
