@@ -14,6 +14,10 @@ import type { ProvisionLicenseRequestSchema } from "@licet/contracts/licet/licen
 import { asSystem, inTenant } from "@licet/platform/database/database";
 import { newId } from "@licet/platform/ids";
 import { isolationBreaches } from "@licet/platform/testing/isolation";
+import { until } from "@licet/platform/testing/until";
+import { sql } from "kysely";
+import { listCustomers } from "../src/store/customers.ts";
+import { listLicenses } from "../src/store/licenses.ts";
 import { type Clients, type Harness, seedTenant, startHarness } from "./harness.ts";
 
 let harness: Harness;
@@ -255,6 +259,24 @@ describe("status changes", () => {
 });
 
 describe("lists", () => {
+  test("by e-mail goes by an index, under row-level security too", async () => {
+    const { databases } = harness.database;
+    const scans = async () => {
+      const { rows } = await sql<{ idx_scan: bigint }>`
+        SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 'customer_email'`.execute(databases.app);
+      return rows[0]?.idx_scan ?? 0n;
+    };
+    const before = await scans();
+    await inTenant(databases, "tradsys", async (tx) => {
+      // The table is small here. What is left to go by is what it goes by when the table is large.
+      await sql`SET LOCAL enable_seqscan = off`.execute(tx);
+      await listLicenses(tx, "tradsys", { email: "ada@example.com" }, undefined, 10);
+      await listCustomers(tx, "tradsys", "ada@example.com", "", 10);
+      await sql`SELECT pg_stat_force_next_flush()`.execute(tx);
+    });
+    await until("both have been counted", async () => (await scans()) >= before + 2n);
+  });
+
   test("by e-mail without case, oldest first, in pages without gaps or repetitions", async () => {
     const email = "Ada@Example.com";
     const { customer } = await brand.customers.createCustomer({ requestId: newId(), name: "Ada", email });

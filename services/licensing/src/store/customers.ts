@@ -143,7 +143,9 @@ export async function listCustomers(
     .selectFrom("customer")
     .select(columns)
     .where("tenant_id", "=", tenant)
-    .$if(email !== "", (query) => query.where(sql`lower(email)`, "=", sql`lower(${email})`).where("email", "<>", ""))
+    .$if(email !== "", (query) =>
+      query.where("email_key", "=", sql<string>`lower(${email})`).where("email_key", "<>", ""),
+    )
     .where("customer_id", ">", after)
     .orderBy("customer_id")
     .limit(limit)

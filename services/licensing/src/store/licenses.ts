@@ -202,8 +202,8 @@ export async function listLicenses(
               .selectFrom("customer")
               .select("customer.customer_id")
               .where("customer.tenant_id", "=", tenant)
-              .where("customer.email", "<>", "")
-              .where(sql`lower(customer.email)`, "=", sql`lower(${holder.email})`),
+              .where("customer.email_key", "<>", "")
+              .where("customer.email_key", "=", sql<string>`lower(${holder.email})`),
           ),
     )
     .$if(after !== undefined, (query) =>

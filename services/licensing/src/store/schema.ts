@@ -125,6 +125,7 @@ export interface Customer {
   customer_id: string;
   domain: string;
   email: string;
+  email_key: Generated<string>;
   employee_count: number;
   entitlement_version: Generated<bigint>;
   industry: string;
