@@ -44,6 +44,18 @@ export const plantedBugs: Readonly<Record<string, PlantedBug>> = {
         to: `DELETE FROM outbox_pending WHERE event_id <= (SELECT max(id) FROM unnest(\${ids}::bigint[]) AS id)`,
       },
     ],
+    sql: {
+      database: "licensing",
+      text: `
+        CREATE FUNCTION commit_slowly() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+          -- Some commits take their time, as any may: an event's id is given long before others can see it.
+          IF random() < 0.2 THEN PERFORM pg_sleep(random() * 0.2); END IF;
+          RETURN NULL;
+        END $$;
+        CREATE CONSTRAINT TRIGGER commit_slowly AFTER INSERT ON outbox_pending
+          DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION commit_slowly();`,
+    },
     only: ["kill"],
     targets: "validation",
     minutes: 1,

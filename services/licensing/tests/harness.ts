@@ -219,14 +219,9 @@ export async function seedTenant(
 
 /** Resolves when a session of the database waits for a lock that another one has. */
 export function untilOneWaits({ databases: { app } }: TestDatabase<DB>): Promise<void> {
-  return until(
-    "somebody waits for a lock",
-    async () => {
-      const { rows } = await sql`
-        SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`.execute(app);
-      return rows.length > 0;
-    },
-    // Before the wait itself is given up.
-    { timeoutMs: 1_900 },
-  );
+  return until("somebody waits for a lock", async () => {
+    const { rows } = await sql`
+      SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`.execute(app);
+    return rows.length > 0;
+  });
 }

@@ -331,13 +331,14 @@ describe("leases", () => {
   test("that a heartbeat is just renewing are not ended by who waited for it", async () => {
     const sold = await sell("floating");
     await activate(sold, process("p1"));
-    forward(60_000);
     const url = Object.assign(new URL(harness.database.adminUrl), { pathname: `/${harness.database.name}` });
-    // As a heartbeat does that began in time and has not committed yet.
+    // As a heartbeat does that began in time and has not committed when the lease is over.
     await asAdministrator(url.href, async (client) => {
       const renewal = "UPDATE activation SET lease_until = $1 WHERE license_id = $2";
       await client.query("BEGIN");
-      await client.query(renewal, [new Date(+harness.clock.now + 60_000), sold.licenseId]);
+      await client.query(renewal, [new Date(+harness.clock.now + 120_000), sold.licenseId]);
+      // Not earlier: the scheduler, which looks each second, would end the lease before the renewal has it locked.
+      forward(60_000);
       const settled = harness.licensing.settle();
       await untilOneWaits(harness.database);
       await client.query("COMMIT");
