@@ -13,9 +13,10 @@ export interface Child {
 /** Whether processes can be pinned to a core here; without it both sides share all cores. */
 export const canPin = spawnSync("taskset", ["-c", "0", "true"]).status === 0;
 
-/** Starts a program of this folder, where possible on one core of its own. */
-export function startChild(file: string, args: readonly string[], core: number): Child {
-  const node = [process.execPath, "-C", "licet-src", fileURLToPath(new URL(file, import.meta.url)), ...args];
+/** Starts a program of this folder, where possible on one core of its own; `flags` are for Node itself. */
+export function startChild(file: string, args: readonly string[], core: number, flags: readonly string[] = []): Child {
+  const path = fileURLToPath(new URL(file, import.meta.url));
+  const node = [process.execPath, ...flags, "-C", "licet-src", path, ...args];
   const [program = "", ...rest] = canPin ? ["taskset", "-c", String(core), ...node] : node;
   const child = spawn(program, rest, { stdio: ["ignore", "inherit", "inherit", "ipc"] });
   return {

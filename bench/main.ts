@@ -1,19 +1,32 @@
 import { parseArgs } from "node:util";
+import { cacheHit } from "./cache-hit.ts";
+import { cacheMemory } from "./cache-memory.ts";
 import { importFile } from "./import.ts";
 import { overload } from "./overload.ts";
 import { growth, provision } from "./provision.ts";
 import { type Benchmark, printCircumstances, printRows } from "./report.ts";
 import { revocation } from "./revocation.ts";
+import { sdkDecide } from "./sdk-decide.ts";
 import { seats } from "./seats.ts";
-import { unary } from "./unary.ts";
+import { stream } from "./stream.ts";
+import { tail } from "./tail.ts";
+import { track } from "./track.ts";
+import { checkFeatures, unary } from "./unary.ts";
 
 const benchmarks: Readonly<Record<string, Benchmark>> = {
   unary,
+  stream,
+  "check-features": checkFeatures,
+  "cache-memory": cacheMemory,
+  "cache-hit": cacheHit,
+  tail,
   revocation,
   overload,
   provision,
   growth,
   seats,
+  "sdk-decide": sdkDecide,
+  track,
   import: importFile(100_000, 10 * 60_000),
   "import-1m": importFile(1_000_000, 60 * 60_000),
 };

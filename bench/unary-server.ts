@@ -1,4 +1,5 @@
-import { create, toBinary } from "@bufbuild/protobuf";
+import { PerformanceObserver } from "node:perf_hooks";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import * as grpc from "@grpc/grpc-js";
 import { LicenseType } from "@licet/contracts/licet/licensing/v1/catalog_pb";
@@ -7,6 +8,9 @@ import {
   Decision,
   DecisionReason,
   DecisionSource,
+  type ValidateFeatureRequest,
+  ValidateFeatureRequestSchema,
+  type ValidateFeatureResponse,
   ValidateFeatureResponseSchema,
   ValidationService,
 } from "@licet/contracts/licet/validation/v1/validation_service_pb";
@@ -20,7 +24,12 @@ export interface ServerReport {
   readonly credential: string;
   /** CPU time of the process so far, in microseconds, user and system. */
   readonly cpuMicros: number;
+  /** The longest pause of the garbage collector since the last report, in milliseconds. */
+  readonly longestGcMs: number;
 }
+
+/** The path of the stream of {@link startConstant} that answers each message with one. */
+export const ECHO_STREAM = "/bench.Echo/Stream";
 
 /** grpc-js and nothing else: the bytes of a typical reply, whatever is asked. */
 async function startConstant(): Promise<{ port: number; credential: string }> {
@@ -61,6 +70,26 @@ async function startConstant(): Promise<{ port: number; credential: string }> {
         answer(null, bytes),
     },
   );
+  server.addService(
+    {
+      echo: {
+        path: ECHO_STREAM,
+        requestStream: true,
+        responseStream: true,
+        requestSerialize: asIs,
+        requestDeserialize: (message: Buffer) => fromBinary(ValidateFeatureRequestSchema, message),
+        responseSerialize: (message: ValidateFeatureResponse) =>
+          Buffer.from(toBinary(ValidateFeatureResponseSchema, message)),
+        responseDeserialize: asIs,
+      },
+    },
+    {
+      echo: (call: grpc.ServerDuplexStream<ValidateFeatureRequest, ValidateFeatureResponse>) => {
+        call.on("data", () => call.write(reply));
+        call.on("end", () => call.end());
+      },
+    },
+  );
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync("127.0.0.1:0", grpc.ServerCredentials.createInsecure(), (error, bound) =>
       error === null ? resolve(bound) : reject(error),
@@ -69,8 +98,18 @@ async function startConstant(): Promise<{ port: number; credential: string }> {
   return { port, credential: "none-is-needed" };
 }
 
-const started = process.argv[2] === "ours" ? startValidation() : startConstant();
-serveParent(async (): Promise<ServerReport> => {
-  const { user, system } = process.cpuUsage();
-  return { ...(await started), cpuMicros: user + system };
-});
+if (import.meta.main) {
+  let longestGcMs = 0;
+  new PerformanceObserver((list) => {
+    for (const { duration } of list.getEntries()) longestGcMs = Math.max(longestGcMs, duration);
+  }).observe({ entryTypes: ["gc"] });
+  const [side, customers = "10000", changesPerSecond = "0"] = process.argv.slice(2);
+  const world = { customers: Number(customers), changesPerSecond: Number(changesPerSecond) };
+  const started = side === "ours" ? startValidation(world) : startConstant();
+  serveParent(async (): Promise<ServerReport> => {
+    const { user, system } = process.cpuUsage();
+    const report = { ...(await started), cpuMicros: user + system, longestGcMs };
+    longestGcMs = 0;
+    return report;
+  });
+}

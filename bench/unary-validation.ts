@@ -1,14 +1,17 @@
+import { create, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { Transport } from "@connectrpc/connect";
 import { createRouterTransport } from "@connectrpc/connect";
 import { LicenseType } from "@licet/contracts/licet/licensing/v1/catalog_pb";
+import { EntitlementSnapshotSchema } from "@licet/contracts/licet/licensing/v1/entitlement_pb";
 import { LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
 import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import { ApiKeyRole } from "@licet/contracts/licet/licensing/v1/tenant_pb";
 import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
 import { createLicensingCredentials } from "@licet/mesh/credentials";
 import { generateApiKey } from "@licet/platform/credentials";
-import type { EventBus } from "@licet/platform/events/bus";
+import type { Batch, EventBus } from "@licet/platform/events/bus";
+import { topicOf } from "@licet/platform/events/cloudevent";
 import { createLogger } from "@licet/platform/logging";
 import { createGrpcServer } from "@licet/platform/rpc/grpc";
 import { createPipeline } from "@licet/platform/rpc/pipeline";
@@ -16,23 +19,30 @@ import { startTelemetry } from "@licet/platform/telemetry";
 import { createValidation } from "@licet/validation";
 import { defaults } from "@licet/validation/config";
 
-const customers = 10_000;
 const tenant = "tradsys";
+
+/** What the validation service is to know, and how much of it changes. */
+export interface World {
+  readonly customers: number;
+  /** Events of the log, each about one customer. */
+  readonly changesPerSecond: number;
+}
 
 /**
  * The real validation service behind the real pipeline, as it runs in
  * production: telemetry on, warnings logged. Only what it starts from stands
- * in for others: a licensing service with 10,000 customers and a silent log.
+ * in for others: a licensing service with so many customers, and a log.
  */
-export async function startValidation(): Promise<{ port: number; credential: string }> {
+export async function startValidation(world: World): Promise<{ port: number; credential: string }> {
   const logger = createLogger({ level: "warn", name: "bench" });
   await startTelemetry({ serviceName: "bench", version: "0", host: "127.0.0.1", metricsPort: 0 });
   const key = generateApiKey();
-  const licensing = standIn(key);
+  const licensing = standIn(key, world);
   const credentials = createLicensingCredentials({ licensing, meshKey: "mesh", logger });
-  const validation = createValidation(defaults, { bus: silentBus, licensing, logger });
+  const validation = createValidation(defaults, { bus: createBus(world), licensing, logger });
   const pipeline = createPipeline({
     authenticate: (headers) => credentials.authenticate(headers),
+    authenticateNow: (headers) => credentials.authenticateNow(headers),
     maxConcurrent: 500,
     maxStreams: 10,
     logger,
@@ -43,23 +53,58 @@ export async function startValidation(): Promise<{ port: number; credential: str
   return { port, credential: key.key };
 }
 
-/** A log in which nothing ever happens, but heartbeats. */
-const silentBus: EventBus = {
-  publish: async () => undefined,
-  heartbeat: async () => undefined,
-  id: async () => "none",
-  endOffsets: async () => [],
-  async subscribe({ topics: [topic = ""], onHeartbeat }) {
-    const beat = (): void => {
-      for (let partition = 0; partition < 4; partition++) onHeartbeat?.({ topic, partition, issuedAt: new Date() });
-    };
-    const beating = setInterval(beat, 1_000);
-    return { caughtUp: async () => undefined, stop: async () => clearInterval(beating) };
-  },
-  stop: async () => undefined,
-};
+const features = [
+  { feature: "egx_access" },
+  ...Array.from({ length: 100 }, (_, index) => ({ feature: `feature_${index}` })),
+];
 
-function standIn({ keyId, secretHash }: { keyId: string; secretHash: Uint8Array }): Transport {
+const HEARTBEAT_MS = 1_000;
+const CHANGES_MS = 10;
+
+/** A log in which customers change one after the other, beside heartbeats. */
+function createBus({ customers, changesPerSecond }: World): EventBus {
+  return {
+    publish: async () => undefined,
+    heartbeat: async () => undefined,
+    id: async () => "none",
+    endOffsets: async () => [],
+    async subscribe({ topics: [topic = ""], onHeartbeat, handle }) {
+      const beat = (): void => {
+        for (let partition = 0; partition < 4; partition++) onHeartbeat?.({ topic, partition, issuedAt: new Date() });
+      };
+      const timers = [setInterval(beat, HEARTBEAT_MS)];
+      if (topic === topicOf(EntitlementSnapshotSchema).name && changesPerSecond > 0) {
+        let changes = 0;
+        const due = changesPerSecond / (1_000 / CHANGES_MS);
+        const change = (): void => {
+          for (const end = changes + due; changes < end; changes++) void handle(batchOf(topic, changes, customers));
+        };
+        timers.push(setInterval(change, CHANGES_MS));
+      }
+      return {
+        caughtUp: async () => undefined,
+        stop: async () => {
+          for (const timer of timers) clearInterval(timer);
+        },
+      };
+    },
+    stop: async () => undefined,
+  };
+}
+
+/** The change with this number: a customer's snapshot in its next version. */
+function batchOf(topic: string, change: number, customers: number): Batch {
+  // Prime to most numbers of customers, so that all have their turn.
+  const index = (change * 7_919) % customers;
+  const message = create(EntitlementSnapshotSchema, snapshotOf(index, BigInt(8 + Math.floor(change / customers))));
+  const offset = BigInt(change);
+  const value = toBinary(EntitlementSnapshotSchema, message);
+  const records = [{ topic, partition: 0, offset, key: message.customerId, headers: {}, value }];
+  const { signal } = new AbortController();
+  return { topic, partition: 0, records, firstOffset: offset, nextOffset: offset + 1n, signal };
+}
+
+function standIn({ keyId, secretHash }: { keyId: string; secretHash: Uint8Array }, { customers }: World): Transport {
   return createRouterTransport(({ service }) => {
     service(TenantService, {
       resolveCredential: () => ({
@@ -77,7 +122,7 @@ function standIn({ keyId, secretHash }: { keyId: string; secretHash: Uint8Array 
       getDatabaseTime: () => ({ databaseTime: timestampFromMs(Date.now()) }),
       async *streamEntitlementSnapshots() {
         yield {
-          catalogs: [{ tenantId: tenant, product: "trading", version: 1n, features: [{ feature: "egx_access" }] }],
+          catalogs: [{ tenantId: tenant, product: "trading", version: 1n, features }],
         };
         for (let index = 0; index < customers; index++) yield { snapshots: [snapshotOf(index)] };
       },
@@ -85,12 +130,12 @@ function standIn({ keyId, secretHash }: { keyId: string; secretHash: Uint8Array 
   });
 }
 
-function snapshotOf(index: number) {
+function snapshotOf(index: number, version = 7n) {
   const customerId = `customer-${index}`;
   return {
     tenantId: tenant,
     customerId,
-    version: 7n,
+    version,
     licenses: [
       {
         licenseId: `0197a000-0000-7000-8000-${String(index).padStart(12, "0")}`,

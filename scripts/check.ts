@@ -30,6 +30,7 @@ const checks: readonly Check[] = [
   { name: "types", command: ["tsc", "--noEmit"] },
   { name: "unused code", command: ["knip"] },
   { name: "settings reference", command: script("generate-settings.ts", "--verify") },
+  { name: "reasons reference", command: script("generate-reasons.ts", "--verify") },
   { name: "generated schema types", command: script("generate-db.ts", "--verify") },
 ];
 

@@ -194,7 +194,8 @@ const bombs: Attack = {
 
 const mutatedProtobufs: Attack = {
   name: "mutated-protobufs",
-  about: "seeded mutations of a valid request of every method: bits, lengths, types, depth, maps, texts",
+  about:
+    "seeded mutations of a valid request of every method: bits, lengths, types, depth, maps, texts, numbers that no enum has",
   answers: [...refusals, ...decisions],
   async round(target, tally) {
     const chosen = Array.from({ length: CALLS }, () => {

@@ -1,5 +1,6 @@
-/** `pnpm fuzz [--seed S] [--seconds N] [--only attack,…] [--bugs NAMES] [--lenient]`: hostile clients against a standalone process. */
+/** `pnpm fuzz [--seed S] [--seconds N] [--only attack,…] [--bugs NAMES] [--lenient]`, or `pnpm fuzz --differential N [--seed S]`: hostile clients against a standalone process. */
 import { parseArgs } from "node:util";
+import { runDifferential } from "./differential.ts";
 import { attacks, runFuzz } from "./run.ts";
 
 const USAGE = `Attacks a standalone process in every way it knows and judges what came of it.
@@ -11,6 +12,8 @@ Usage: pnpm fuzz [flags]
   --only NAMES       some attacks, separated by commas
   --bugs NAMES       plants bugs (tests/fuzz/planted.ts), which the run has to find
   --lenient          allows 200 MB in place of 50, and any latency below 30 s
+  --differential N   attacks nothing: compares hand decoders and prepared replies with generated code and handlers, for N
+                     requests
   --help             print this
 
 Attacks:
@@ -28,6 +31,7 @@ try {
       only: { type: "string" },
       bugs: { type: "string" },
       lenient: { type: "boolean", default: false },
+      differential: { type: "string" },
       help: { type: "boolean", default: false },
     },
   });
@@ -35,11 +39,18 @@ try {
     process.stdout.write(USAGE);
     process.exit(0);
   }
+  const seed = whole("--seed", values.seed);
+  if (values.differential !== undefined) {
+    const report = await runDifferential(seed, whole("--differential", values.differential));
+    for (const difference of report.differences) process.stdout.write(`FOUND ${difference}\n`);
+    process.stdout.write(`${JSON.stringify(report)}\n`);
+    process.exit(report.differences.length === 0 ? 0 : 1);
+  }
   const only = values.only?.split(",");
   const unknown = only?.filter((name) => !attacks.some((attack) => attack.name === name)) ?? [];
   if (unknown.length > 0) throw new Error(`--only: no attack is called ${unknown.join(", ")}; --help lists them`);
   const report = await runFuzz({
-    seed: whole("--seed", values.seed),
+    seed,
     seconds: whole("--seconds", values.seconds),
     only,
     bugs: values.bugs?.split(","),

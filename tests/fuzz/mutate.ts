@@ -37,6 +37,12 @@ const mutations: Readonly<Record<string, Mutation>> = {
     Buffer.concat([bytes, field(1 + below(random, 12), 0), Buffer.alloc(5 + below(random, 20), 0xff)]),
   overlongLength: (bytes, random) =>
     Buffer.concat([bytes, field(1 + below(random, 12), 2), Buffer.from([0xff, 0xff, 0xff, 0xff, 0x0f])]),
+  /** Numbers that no enum has, and no 32 bits. */
+  unknownEnum(bytes, random) {
+    const minusOne = Buffer.from("ffffffffffffffffff01", "hex");
+    const value = pick(random, [varint(99), varint(2 ** 31 - 1), varint(2 ** 31), varint(2 ** 53 - 1), minusOne]);
+    return Buffer.concat([bytes, field(1 + below(random, 12), 0), value]);
+  },
   /** Messages in messages, as deep as fits. */
   nest(bytes, random) {
     let nested = bytes;
@@ -86,11 +92,12 @@ export function mutate(bytes: Uint8Array, random: () => number): { readonly byte
 }
 
 /** The key of a field in protobuf's wire format. */
-function field(number: number, wireType: number): Buffer {
+export function field(number: number, wireType: number): Buffer {
   return varint(number * 8 + wireType);
 }
 
-function varint(value: number): Buffer {
+/** A whole number that is not negative, in protobuf's wire format. */
+export function varint(value: number): Buffer {
   const bytes: number[] = [];
   let rest = value;
   for (; rest >= 128; rest = Math.floor(rest / 128)) bytes.push((rest % 128) | 128);

@@ -8,6 +8,7 @@ import type { CanaryReport } from "./canary.ts";
 import { grpcAttacks } from "./grpc-attacks.ts";
 import { http2Attacks } from "./http2-attacks.ts";
 import { createSamples } from "./samples.ts";
+import { sizeAttacks } from "./size-attacks.ts";
 import { createTally } from "./tally.ts";
 import { startVictim, type Victim } from "./victim.ts";
 import { webAttacks } from "./web-attacks.ts";
@@ -23,7 +24,7 @@ const lenient: Allowance = { growthMb: 200, p99Ms: 30_000 };
 const SAMPLE_MS = 100;
 
 /** All attacks, in the order in which they run. */
-export const attacks: readonly Attack[] = [...http2Attacks, ...grpcAttacks, ...webAttacks];
+export const attacks: readonly Attack[] = [...http2Attacks, ...grpcAttacks, ...sizeAttacks, ...webAttacks];
 
 /** What {@link runFuzz} is told. */
 export interface FuzzOptions {

@@ -1,4 +1,5 @@
 import { type DescMethod, type DescService, fromJson, type JsonObject, toBinary } from "@bufbuild/protobuf";
+import { LicensingService as FirstPlan } from "@licet/contracts/licensing/licensing_service_pb";
 import { InvoiceService } from "@licet/contracts/licet/billing/v1/invoice_service_pb";
 import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
 import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
@@ -17,6 +18,7 @@ const services: readonly DescService[] = [
   ValidationService,
   UsageMeteringService,
   InvoiceService,
+  FirstPlan,
 ];
 
 /** Values for the fields of requests, by their proto names; where two methods differ, `Method.field` is asked first. */
@@ -47,6 +49,11 @@ const values: Readonly<Record<string, JsonObject[string]>> = {
   start_time: "2026-01-01T00:00:00Z",
   end_time: "2026-02-01T00:00:00Z",
   month: "2026-01",
+  "CheckFeatures.features": ["egx_access", "basic_trading"],
+  "BatchValidate.questions": [{ customer_id: "cairo-capital", feature: "egx_access" }],
+  "ValidateStream.questions": [{ customer_id: "cairo-capital", feature: "egx_access" }],
+  event_id: "fuzz",
+  quantity: 1,
 };
 
 /**

@@ -17,7 +17,7 @@ const bomb = gzipSync(Buffer.alloc(60_000_000));
 const SILENCE_MS = 400;
 
 /** What one connection sends, piece by piece. */
-interface Script {
+export interface Script {
   readonly what: string;
   readonly pieces: readonly (string | Buffer)[];
   /** Whether a second answer would mean that a request was smuggled in. */
@@ -48,7 +48,8 @@ async function send(port: number, { pieces, pauseMs = 0, waitMs = PATIENCE_MS }:
   for (const piece of pieces) {
     if (closed) break;
     if (!socket.write(piece) && socket.writableLength > 4_000_000)
-      await Promise.race([once(socket, "drain"), delay(500)]);
+      // Where it is cut, what has been answered is still to be read.
+      await Promise.race([once(socket, "drain").catch(() => {}), delay(500)]);
     if (pauseMs > 0) await delay(pauseMs);
   }
   const giveUpAt = performance.now() + waitMs;
@@ -59,7 +60,7 @@ async function send(port: number, { pieces, pauseMs = 0, waitMs = PATIENCE_MS }:
 }
 
 /** Runs scripts, several at once, and counts each answer. */
-async function runAll(target: Target, tally: Tally, scripts: readonly Script[]): Promise<void> {
+export async function runAll(target: Target, tally: Tally, scripts: readonly Script[]): Promise<void> {
   await Promise.all(
     scripts.map(async (script) => {
       tally.act();
@@ -74,7 +75,7 @@ async function runAll(target: Target, tally: Tally, scripts: readonly Script[]):
 }
 
 /** A whole request that ends its connection. */
-function request(
+export function request(
   path: string,
   key: string | undefined,
   body: string | Buffer,
@@ -118,6 +119,8 @@ const json: Attack = {
       `{"page_size":${"9".repeat(5_000)}}`,
       `{"consume":{"m":-0.0}}`,
       '{"page_size":1.0000000001}',
+      '{"granularity":"USAGE_GRANULARITY_OF_NOBODY","role":"API_KEY_ROLE_OF_NOBODY"}',
+      '{"granularity":99,"billing_cycle":-1,"terms":{"type":2147483648}}',
       Buffer.from([0x7b, 0x22, 0xff, 0xfe, 0x22, 0x3a, 0x31, 0x7d]),
       Buffer.from('\uFEFF{"customer_id":""}'),
       '{"customer_id":"\\ud800"}',

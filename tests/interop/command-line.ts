@@ -8,13 +8,18 @@ const bufProgram = path.join(import.meta.dirname, "../../node_modules/.bin/buf")
 /** Whether this machine has curl. */
 export const hasCurl = spawnSync("curl", ["--version"]).status === 0;
 
-/** `buf curl`: a gRPC client in Go that learns all it knows of the services by reflection. */
-export function bufCurl(grpcUrl: string): ForeignClient {
+/**
+ * `buf curl`: a gRPC client in Go.
+ *
+ * @param schema a folder of proto files, which are then all that it knows; without it, it asks reflection
+ */
+export function bufCurl(grpcUrl: string, schema?: string): ForeignClient {
   return {
     async call(key, method, body) {
       const header = key === undefined ? [] : ["-H", `x-api-key: ${key}`];
       const protocol = ["--protocol", "grpc", "--http2-prior-knowledge"];
-      const args = ["curl", ...protocol, ...header, "-d", JSON.stringify(body), `${grpcUrl}/${method}`];
+      const known = schema === undefined ? [] : ["--schema", schema, "--emit-defaults"];
+      const args = ["curl", ...protocol, ...known, ...header, "-d", JSON.stringify(body), `${grpcUrl}/${method}`];
       const { failed, stdout, stderr } = await run(bufProgram, args);
       return failed ? fromConnectError(stderr) : { reply: JSON.parse(stdout) };
     },

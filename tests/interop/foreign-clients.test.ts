@@ -1,5 +1,9 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import type { JsonObject } from "@bufbuild/protobuf";
 import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
+import { until } from "@licet/platform/testing/until";
 import { startLicet, type TestLicet } from "../mesh/licet.ts";
 import { bufCurl, curl, hasCurl } from "./command-line.ts";
 import { grpcWeb } from "./grpc-web.ts";
@@ -34,8 +38,8 @@ const listLicenses = "licet.licensing.v1.LicensingService/ListLicenses";
 const keyOf = (tenant: string, role: string) => licet.run.apiKeys[tenant]?.[role];
 
 /** The part of a reply at a path such as `license.plan`. */
-function at(reply: JsonObject, path: string): unknown {
-  return path.split(".").reduce<unknown>((value, name) => (value as JsonObject | undefined)?.[name], reply);
+function at(reply: JsonObject, names: string): unknown {
+  return names.split(".").reduce<unknown>((value, name) => (value as JsonObject | undefined)?.[name], reply);
 }
 
 describe.each(clients)("%s", (_name, client) => {
@@ -95,4 +99,78 @@ describe.each(clients)("%s", (_name, client) => {
       refusal: { code: "PERMISSION_DENIED", reason: "SCOPE_MISSING" },
     });
   });
+
+  test("the first plan's path", async () => {
+    const call = (method: string, body: JsonObject, key = keyOf("tradsys", "service")) =>
+      client().call(key, `licensing.LicensingService/${method}`, body);
+    const customer_id = "cairo-capital";
+    expect(await call("ValidateFeature", { customer_id, feature: "egx_access" })).toMatchObject({
+      reply: { valid: true, license: { plan: "enterprise", status: "LICENSE_STATUS_ACTIVE" } },
+    });
+    expect(await call("GetLicense", { customer_id })).toMatchObject({
+      reply: { license: { plan: "enterprise", customerId: customer_id, features: ["*"] } },
+    });
+    // Of all clients the same event: it counts once.
+    const event = { event_id: "interop", customer_id, metric: "interop_calls", quantity: 2 };
+    expect(await call("TrackUsage", event)).toMatchObject({ reply: { accepted: true } });
+    const stats = () => call("GetUsageStats", { customer_id, metric: "interop_calls" });
+    await until("it is counted", async () => {
+      const outcome = await stats();
+      return "reply" in outcome && at(outcome.reply, "totals.0.quantity") === "2";
+    });
+
+    expect(await call("GetLicense", { customer_id }, keyOf("rankmath", "service"))).toMatchObject({
+      refusal: { code: "NOT_FOUND", reason: "LICENSE_NOT_FOUND" },
+    });
+    expect(await call("GetLicense", { customer_id }, keyOf("tradsys", "product"))).toMatchObject({
+      refusal: { code: "PERMISSION_DENIED", reason: "SCOPE_MISSING" },
+    });
+    expect(await call("ValidateFeature", { feature: "egx_access" })).toMatchObject({
+      refusal: { code: "INVALID_ARGUMENT", reason: "INVALID_FIELD", fields: ["customer_id"] },
+    });
+  });
 });
+
+test("a client that has nothing but the first plan's file", async () => {
+  const folder = mkdtempSync(path.join(tmpdir(), "licet-first-plan-"));
+  writeFileSync(path.join(folder, "licensing_service.proto"), firstPlan);
+  try {
+    const client = bufCurl(licet.run.grpcUrl, folder);
+    const ask = (customer_id: string, context: JsonObject) => {
+      const body = { customer_id, feature: "basic_trading", context };
+      return client.call(keyOf("tradsys", "service"), "licensing.LicensingService/ValidateFeature", body);
+    };
+    const id = expect.stringMatching(/^[0-9a-f-]{36}$/);
+    expect(await ask("nile-brokers", { users: "50" })).toEqual({
+      reply: { valid: true, license: { id, plan: "standard" }, violations: [] },
+    });
+    expect(await ask("nile-brokers", { users: "51" })).toEqual({
+      reply: { valid: false, license: { id, plan: "standard" }, violations: [expect.stringMatching(/users/)] },
+    });
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
+
+/** What was handed down of the first plan, as its clients have it: none of our options, and of a license only some fields. */
+const firstPlan = `
+syntax = "proto3";
+package licensing;
+service LicensingService {
+  rpc ValidateFeature(ValidateFeatureRequest) returns (ValidateFeatureResponse);
+}
+message ValidateFeatureRequest {
+  string customer_id = 1;
+  string feature = 2;
+  map<string, string> context = 3;
+}
+message License {
+  string id = 1;
+  string plan = 4;
+}
+message ValidateFeatureResponse {
+  bool valid = 1;
+  License license = 2;
+  repeated string violations = 3;
+}
+`;

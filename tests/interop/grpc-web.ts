@@ -1,11 +1,12 @@
 import { createRegistry, type DescMethodUnary, fromJson, type JsonObject, toJson } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { createGrpcWebTransport } from "@connectrpc/connect-web";
+import { LicensingService as FirstPlan } from "@licet/contracts/licensing/licensing_service_pb";
 import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import { ValidationService } from "@licet/contracts/licet/validation/v1/validation_service_pb";
 import { type ForeignClient, refusal } from "./outcome.ts";
 
-const registry = createRegistry(LicensingService, ValidationService);
+const registry = createRegistry(LicensingService, ValidationService, FirstPlan);
 
 /** gRPC-Web as a browser's page speaks it: connect-web over `fetch`. */
 export function grpcWeb(webUrl: string): ForeignClient {

@@ -1,9 +1,14 @@
-import { type DescMessage, hasOption } from "@bufbuild/protobuf";
+import { create, type DescMessage, getOption, hasOption, type Message } from "@bufbuild/protobuf";
 import { MethodOptions_IdempotencyLevel as Level } from "@bufbuild/protobuf/wkt";
+import { field as fieldRules } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import { describe, expect, test } from "@jest/globals";
+import { TrackUsageBatchRequestSchema } from "@licet/contracts/licet/metering/v1/usage_metering_service_pb";
 import { deadline_ms, required_scope } from "@licet/contracts/licet/options/v1/options_pb";
+import { ValidateFeatureRequestSchema } from "@licet/contracts/licet/validation/v1/validation_service_pb";
 import { scopesOf } from "@licet/licensing/domain/roles";
+import type { ServiceError } from "@licet/platform/errors";
 import { readPolicy } from "@licet/platform/rpc/call";
+import { createMessageRules } from "@licet/platform/rpc/message-rules";
 import { everyMethod } from "./every-service.ts";
 
 // That every message, field and value has a comment is what `buf lint` checks: generated code carries no comments.
@@ -15,7 +20,7 @@ import { everyMethod } from "./every-service.ts";
 function repeatable(input: DescMessage): string[] {
   const named = (name: string) => input.fields.find((field) => field.name === name);
   const event = named("event") ?? named("events");
-  const keyed = event?.message?.fields.some((field) => field.name === "id") ? ["event ids"] : [];
+  const keyed = event?.message?.fields.some((field) => field.name === "id") || named("event_id") ? ["event ids"] : [];
   const latest = named("uses") ? ["the latest use"] : [];
   const placed = named("import_id") && named("offset") ? ["place in a file"] : [];
   return [...(named("request_id") ? ["request_id"] : []), ...keyed, ...latest, ...placed];
@@ -39,3 +44,50 @@ describe.each([...everyMethod])("%s", (_name, method) => {
     expect(held).toContain(readPolicy(method).scope);
   });
 });
+
+describe("too many of anything", () => {
+  const check = (schema: DescMessage, message: Message) => {
+    try {
+      createMessageRules().check(schema, message);
+    } catch (error) {
+      return (error as ServiceError).violations.map(({ field, reason }) => [field, reason]);
+    }
+    return [];
+  };
+  const event = { id: "e", customerId: "c", metric: "m", quantity: "1" };
+  const crowd = (size: number) => Object.fromEntries(Array.from({ length: size }, (_, index) => [`k${index}`, ""]));
+
+  // Two bytes of a message are an item: to judge each of half a million takes half a minute.
+  test("is refused before any of it is judged, and as the contract's rules would", () => {
+    const nothing = Array.from({ length: 1_001 }, () => ({}));
+    const batch = create(TrackUsageBatchRequestSchema, { events: nothing });
+    expect(check(TrackUsageBatchRequestSchema, batch)).toEqual([["events", "repeated.max_items"]]);
+    const inside = create(TrackUsageBatchRequestSchema, {
+      events: [event, { ...event, dimensions: crowd(21), id: "" }],
+    });
+    expect(check(TrackUsageBatchRequestSchema, inside)).toEqual([["events[1].dimensions", "map.max_pairs"]]);
+    const most = create(TrackUsageBatchRequestSchema, {
+      events: Array.from({ length: 1_000 }, () => ({ ...event, dimensions: crowd(20) })),
+    });
+    expect(check(TrackUsageBatchRequestSchema, most)).toEqual([]);
+    const context = create(ValidateFeatureRequestSchema, { context: crowd(65) });
+    expect(check(ValidateFeatureRequestSchema, context)).toEqual([["context", "map.max_pairs"]]);
+  });
+
+  test.each([...everyMethod])("has a bound in every list and map of %s", (_name, { input }) => {
+    expect(unbounded(input, "", new Set())).toEqual([]);
+  });
+});
+
+/** The lists and maps of a message, and of what it holds, whose contract states no bound. */
+function unbounded(schema: DescMessage, path: string, seen: ReadonlySet<DescMessage>): string[] {
+  // Of Google's messages nobody states a bound, nor a rule about what is in them.
+  if (seen.has(schema) || schema.typeName.startsWith("google.")) return [];
+  return schema.fields.flatMap((field) => {
+    const { type } = getOption(field, fieldRules);
+    const max = type.case === "repeated" ? type.value.maxItems : type.case === "map" ? type.value.maxPairs : 0n;
+    const name = `${path}${field.name}`;
+    const own = (field.fieldKind === "list" || field.fieldKind === "map") && !max ? [name] : [];
+    return [...own, ...(field.message ? unbounded(field.message, `${name}.`, new Set([...seen, schema])) : [])];
+  });
+}

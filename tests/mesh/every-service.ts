@@ -2,12 +2,12 @@ import { globSync } from "node:fs";
 import path from "node:path";
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 
-const contracts = path.join(import.meta.dirname, "../../packages/contracts/gen/licet");
+const contracts = path.join(import.meta.dirname, "../../packages/contracts/gen");
 
-/** Every service of the contracts: found, not listed, so that a new one can't be forgotten by a test. */
+/** Every service of the contracts, the aliases of the first plan among them: found, not listed, so that a new one can't be forgotten by a test. */
 const everyService: readonly DescService[] = (
   await Promise.all(
-    globSync("**/*_pb.js", { cwd: contracts })
+    globSync("{licet,licensing}/**/*_pb.js", { cwd: contracts })
       .sort()
       .map((file) => import(path.join(contracts, file))),
   )

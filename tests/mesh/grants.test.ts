@@ -6,12 +6,12 @@ import { EntitlementSnapshotSchema } from "@licet/contracts/licet/licensing/v1/e
 import { LicenseSchema } from "@licet/contracts/licet/licensing/v1/license_pb";
 import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import { DecisionReason, ValidationService } from "@licet/contracts/licet/validation/v1/validation_service_pb";
+import { decide } from "@licet/decide/decide";
+import { toSnapshot } from "@licet/decide/from-wire";
 import type { Grant } from "@licet/licensing/domain/grant";
 import type { License } from "@licet/licensing/domain/license";
 import { licenseToProto, snapshotToProto } from "@licet/licensing/rpc/convert";
 import { newId } from "@licet/platform/ids";
-import { toSnapshot } from "@licet/validation/cache/from-licensing";
-import { decide } from "@licet/validation/domain/decide";
 import fc from "fast-check";
 import { startLicet, type TestLicet } from "./licet.ts";
 
@@ -68,7 +68,7 @@ test("validation allows by a grant exactly while licensing shows it, at any time
       const shown = create(LicenseSchema, licenseToProto(license, now)).grants;
       const sent = { tenantId: "t", customerId: "c", version: 1n, licenses: [license], issuedAt: new Date(origin) };
       const snapshot = toSnapshot(create(EntitlementSnapshotSchema, snapshotToProto(sent)));
-      const facts = { snapshot, catalogs: new Map(), overdueMs: Number.NEGATIVE_INFINITY };
+      const facts = { snapshot, catalogs: new Map(), usage: undefined, overdueMs: Number.NEGATIVE_INFINITY };
       for (const feature of features) {
         const question = { customerId: "c", feature, product: undefined, values: new Map() };
         const { decision, grant } = decide(question, facts, now.getTime());

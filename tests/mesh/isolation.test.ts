@@ -20,7 +20,10 @@ import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_
 import { InstanceType } from "@licet/contracts/licet/licensing/v1/seat_pb";
 import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
 import { UsageMeteringService } from "@licet/contracts/licet/metering/v1/usage_metering_service_pb";
-import { ValidationService } from "@licet/contracts/licet/validation/v1/validation_service_pb";
+import {
+  ValidationService,
+  WatchEntitlementsResponseSchema,
+} from "@licet/contracts/licet/validation/v1/validation_service_pb";
 import { ServiceError } from "@licet/platform/errors";
 import { newId } from "@licet/platform/ids";
 import { readPolicy } from "@licet/platform/rpc/call";
@@ -130,6 +133,8 @@ async function furnish(transport: Transport): Promise<Readonly<Record<string, un
     email,
     event,
     events: [event],
+    eventId: event.id,
+    quantity: 7n,
     terms,
     metric: "m",
     licenseId: license?.licenseId,
@@ -168,7 +173,7 @@ function intrusive(schema: DescMessage, own: Readonly<Record<string, unknown>>):
   return create(schema, init);
 }
 
-/** Methods by which a tenant's key reaches a tenant's things, found in the contracts. Streams have no field that names anything. */
+/** Methods by which a tenant's key reaches a tenant's things, found in the contracts. What streams show has tests of its own. */
 const reaching = everyMethod.filter(
   ([, method]) => method.methodKind === "unary" && !["mesh", "public"].includes(readPolicy(method).scope ?? ""),
 );
@@ -178,6 +183,10 @@ const addOnTerms: MessageInitShape<typeof AddOnTermsSchema> = { offers: [{ prici
 /** What fields mean here that ask for something else elsewhere by the same name. */
 function meantBy(method: DescMethod): Readonly<Record<string, unknown>> {
   if (method.parent === KeyService) return licenseKeyIds;
+  if (method.parent === ValidationService) {
+    const { customerId, feature } = ids;
+    return { features: [feature], questions: [{ customerId, feature }] };
+  }
   if (method.parent !== CatalogService) return {};
   // A plan for one customer needs that customer, which whoever creates does not have yet.
   return {
@@ -251,6 +260,7 @@ const namingNothing: ReadonlySet<string> = new Set(
     "industry keyFormat keyPrefix lastSeenBefore limits offlineDays onBehalfOf overlapSeconds reduceOnly retired scopes seatPolicy seats standing",
     "startTime endTime periodStart periodEnd validFrom validUntil expiresAt ttlSeconds",
     "dryRun onExisting offset final failedOnly keepSeats",
+    "action timestamp consume explain",
   ].flatMap((names) => names.split(" ")),
 );
 
@@ -291,7 +301,26 @@ describe("with another tenant's key", () => {
       violations: [`Customer "${ids.customerId}" is unknown.`],
     });
   });
+
+  test("a watch shows nothing of the victim, whose own shows it", async () => {
+    const customerIds = [String(ids.customerId)];
+    for (const watched of [[], customerIds]) {
+      expect(withoutEcho(await watchedFirst("rankmath", watched))).not.toContain(mark);
+      expect(withoutEcho(await watchedFirst("tradsys", watched))).toContain(mark);
+    }
+  });
 });
+
+/** What a watch of a tenant's is told first, as JSON. */
+async function watchedFirst(tenant: string, customerIds: string[]): Promise<string> {
+  const validation = createClient(ValidationService, licet.as(tenant, "service"));
+  const told: string[] = [];
+  for await (const message of validation.watchEntitlements({ customerIds })) {
+    told.push(toJsonString(WatchEntitlementsResponseSchema, message));
+    if (message.content.case === "synchronized") break;
+  }
+  return told.join("\n");
+}
 
 test("the victim itself is shown all of it: the requests above do ask for something", async () => {
   const victim = licet.as("tradsys", "admin");
@@ -303,5 +332,5 @@ test("the victim itself is shown all of it: the requests above do ask for someth
 });
 
 function isRead(method: string): boolean {
-  return /^(Get|List|Preview|Validate)/.test(method);
+  return /^(Get|List|Preview|Validate|BatchValidate|CheckFeatures)/.test(method);
 }

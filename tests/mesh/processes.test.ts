@@ -2,6 +2,7 @@
 import { createClient } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
 import type { ServiceName } from "@licet/cli/mesh/services";
+import { LicensingService as FirstPlan } from "@licet/contracts/licensing/licensing_service_pb";
 import { InvoiceService } from "@licet/contracts/licet/billing/v1/invoice_service_pb";
 import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
 import { KeyService } from "@licet/contracts/licet/licensing/v1/key_service_pb";
@@ -47,6 +48,7 @@ function at(number: number) {
     validation: createClient(ValidationService, mesh.one("validation", number, key)),
     usage: createClient(UsageMeteringService, mesh.one("usage-metering", number, key)),
     invoices: createClient(InvoiceService, mesh.one("billing", number, key)),
+    firstPlan: createClient(FirstPlan, mesh.one("validation", number, key)),
   };
 }
 
@@ -72,6 +74,19 @@ describe("two replicas of each service", () => {
     const denied = async () =>
       (await ask()).every(({ valid, reason }) => !valid && reason === DecisionReason.LICENSE_REVOKED);
     await until("both deny", denied, { timeoutMs: 5_000 });
+  });
+
+  test("the first plan's path is whole at one address, that of any replica of validation", async () => {
+    const customerId = "cairo-capital";
+    for (const number of both) {
+      const { firstPlan } = at(number);
+      expect(await firstPlan.validateFeature({ customerId, feature: FEATURE }, PATIENT)).toMatchObject({ valid: true });
+      expect((await firstPlan.getLicense({ customerId })).license?.plan).toBe(PLAN);
+      const event = { eventId: "first-plan", customerId, metric: "first_plan_calls", quantity: 2n };
+      expect(await firstPlan.trackUsage(event)).toMatchObject({ accepted: true });
+    }
+    const stats = () => at(2).firstPlan.getUsageStats({ customerId, metric: "first_plan_calls" });
+    await until("it is counted", async () => (await stats()).totals[0]?.quantity === "2", { timeoutMs: 10_000 });
   });
 
   test("a license key issued at one replica is known to the other, by the same public keys", async () => {

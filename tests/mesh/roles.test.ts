@@ -67,7 +67,7 @@ async function errorOf(channel: Channel, method: DescMethod): Promise<unknown> {
       await channel.unary(method as DescMethodUnary, undefined, undefined, undefined, create(method.input));
       return undefined;
     }
-    if (method.methodKind !== "server_streaming") throw new Error(`${method.name} is of a kind this test can't call`);
+    if (method.methodKind === "client_streaming") throw new Error(`${method.name} is of a kind this test can't call`);
     const ending = new AbortController();
     async function* one() {
       yield create(method.input);

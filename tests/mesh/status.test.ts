@@ -6,10 +6,10 @@ import {
   LicenseSchema,
   LicenseStatus,
 } from "@licet/contracts/licet/licensing/v1/license_pb";
+import { toSnapshot } from "@licet/decide/from-wire";
+import { standingAt } from "@licet/decide/standing";
 import type { DecidedStatus, License } from "@licet/licensing/domain/license";
 import { licenseToProto, snapshotToProto } from "@licet/licensing/rpc/convert";
-import { toSnapshot } from "@licet/validation/cache/from-licensing";
-import { standingAt } from "@licet/validation/domain/standing";
 import fc from "fast-check";
 
 const DAY_MS = 86_400_000;

@@ -151,6 +151,7 @@ async function start<S extends z.ZodObject>({ definition, common, own, logger, l
   lifecycle.defer(definition.name, async () => service.stop());
   const pipeline = createPipeline({
     authenticate: (headers) => credentials.authenticate(headers),
+    authenticateNow: (headers) => credentials.authenticateNow(headers),
     maxConcurrent: common.MAX_CONCURRENT,
     maxStreams: common.MAX_STREAMS,
     trustedProxies: common.TRUSTED_PROXIES,

@@ -26,12 +26,17 @@ export function postgresUrl(title: string, example: string) {
     .meta({ title, description: `a URL such as ${example}` });
 }
 
+const addressRule = z.string().regex(/^\S+:\d+(,\S+:\d+)*$/, "is no address");
+const addressDescription = "`host:port`, or many as `ipv4:10.0.0.1:9090,10.0.0.2:9090`";
+
 /** A setting that holds where a service is reached. */
 export function address(title: string) {
-  return z
-    .string()
-    .regex(/^\S+:\d+(,\S+:\d+)*$/, "is no address")
-    .meta({ title, description: "`host:port`, or many as `ipv4:10.0.0.1:9090,10.0.0.2:9090`" });
+  return addressRule.meta({ title, description: addressDescription });
+}
+
+/** The same of a service that can be done without. */
+export function optionalAddress(title: string) {
+  return addressRule.optional().meta({ title, description: addressDescription });
 }
 
 /** A setting that holds the path of a PEM file. */

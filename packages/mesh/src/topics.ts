@@ -3,7 +3,7 @@ import { CredentialChangedSchema } from "@licet/contracts/licet/licensing/v1/cre
 import { EntitlementSnapshotSchema } from "@licet/contracts/licet/licensing/v1/entitlement_pb";
 import { LicenseChangedSchema } from "@licet/contracts/licet/licensing/v1/licensing_events_pb";
 import { SeatChangedSchema } from "@licet/contracts/licet/licensing/v1/seat_events_pb";
-import { UsageTrackedSchema } from "@licet/contracts/licet/metering/v1/metering_events_pb";
+import { UsageLevelsSchema, UsageTrackedSchema } from "@licet/contracts/licet/metering/v1/metering_events_pb";
 import type { TopicSpec } from "@licet/platform/events/bus";
 import { topicOf } from "@licet/platform/events/cloudevent";
 
@@ -15,4 +15,5 @@ export const topics: readonly TopicSpec[] = [
   CredentialChangedSchema,
   SeatChangedSchema,
   UsageTrackedSchema,
+  UsageLevelsSchema,
 ].map(topicOf);

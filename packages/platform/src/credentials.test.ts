@@ -170,6 +170,37 @@ describe("an API key", () => {
   });
 });
 
+describe("a key that was proved before", () => {
+  test("is known at once by the same header, until an event or its expiry ends it", async () => {
+    const used: string[] = [];
+    const { key, stored } = makeKey({ expiresAt: new Date(start + 1_000) });
+    const { credentials, bearer, clock } = setUp([stored], { used: (keyId) => void used.push(keyId) });
+    const authorization = `Bearer ${key}`;
+    expect(credentials.authenticateNow({ authorization })).toBeUndefined();
+    const credential = await bearer(key);
+    expect(credentials.authenticateNow({ authorization })).toBe(credential);
+    expect(await bearer(key)).toBe(credential);
+    expect(used).toEqual([stored.keyId, stored.keyId, stored.keyId]);
+    expect(credentials.authenticateNow({ authorization: `Bearer ${key.slice(0, -1)}_` })).toBeUndefined();
+    expect(credentials.authenticateNow({ "x-api-key": authorization })).toBeUndefined();
+    expect(credentials.authenticateNow({ authorization, "licet-tenant": "nectar" })).toBeUndefined();
+    expect(credentials.authenticateNow({})).toBeUndefined();
+
+    credentials.apply({ ...stored, version: 2n, scopes: ["catalog:read"] });
+    expect(credentials.authenticateNow({ authorization })).toBeUndefined();
+    await bearer(key);
+    expect(credentials.authenticateNow({ authorization })?.scopes).toEqual(new Set(["catalog:read"]));
+    clock.ms += 1_000;
+    expect(credentials.authenticateNow({ authorization })).toBeUndefined();
+    await expectRefusal(bearer(key), "UNAUTHENTICATED", "CREDENTIAL_INVALID", "expired");
+    clock.ms -= 1_000;
+    await bearer(key);
+    credentials.apply({ ...stored, version: 3n, revoked: true });
+    expect(credentials.authenticateNow({ authorization })).toBeUndefined();
+    await expectRefusal(bearer(key), "UNAUTHENTICATED", "CREDENTIAL_INVALID", "revoked");
+  });
+});
+
 describe("look-ups", () => {
   test("ask once for a key, however many calls carry it", async () => {
     const { key, stored } = makeKey();

@@ -1,4 +1,5 @@
 import { hash, randomBytes, timingSafeEqual } from "node:crypto";
+import type { IncomingHttpHeaders } from "node:http2";
 import { platformError, type ServiceError } from "./errors.ts";
 import { createReplica } from "./replica.ts";
 
@@ -65,12 +66,19 @@ export interface Credentials {
    *   names a tenant; UNAVAILABLE with OVERLOADED.
    */
   authenticate(headers: Headers): Promise<Credential>;
+  /**
+   * As `authenticate`, for an API key that it has proved before by the same text, that has not changed since, is still
+   * known here and has not expired. Undefined otherwise, also where `authenticate` would refuse.
+   */
+  authenticateNow(headers: IncomingHttpHeaders): Credential | undefined;
   /** Takes over a change of a key, unless an equal or higher version is known already. */
   apply(changed: StoredCredential): void;
 }
 
 /** How many key ids are remembered as unknown. */
 const MAX_UNKNOWN_KEYS = 10_000;
+/** How many texts of headers are remembered as proved. */
+const MAX_PROOFS = 10_000;
 /** How many keys may be looked up at once. */
 const MAX_LOOKUPS = 64;
 
@@ -123,11 +131,37 @@ export function createCredentials(options: CredentialsOptions): Credentials {
     throw new Error("the mesh key has the form of an API key; choose another one");
   }
 
+  // By the header's text: hashing the secret once more costs as much as an answer. What is kept in memory this way came
+  // from there, and goes with the next change of the key or the oldest of too many.
+  const proofs = new Map<string, Proof>();
+  const recall = (text: string, bearer: boolean): Credential | undefined => {
+    const proof = proofs.get(text);
+    if (proof === undefined || proof.bearer !== bearer) return undefined;
+    const { known } = proof;
+    // A key that was revoked or changed is another object; one that was dropped has to be looked up.
+    if (replica.peek(known.stored.keyId) !== known || hasExpired(known.stored, now())) {
+      proofs.delete(text);
+      return undefined;
+    }
+    options.used?.(known.stored.keyId, known.version);
+    return known.credential;
+  };
+
   return {
     apply: (changed) => void replica.apply(changed.keyId, toKnown(changed)),
+    authenticateNow(headers) {
+      const { authorization } = headers;
+      const text = authorization ?? headers["x-api-key"];
+      if (typeof text !== "string" || headers[TENANT_HEADER] !== undefined) return undefined;
+      return recall(text, authorization !== undefined);
+    },
     async authenticate(headers) {
-      const text = presentedKey(headers);
+      const authorization = headers.get("authorization");
       const tenant = headers.get(TENANT_HEADER);
+      const presented = authorization ?? headers.get("x-api-key") ?? "";
+      const recalled = tenant === null ? recall(presented, authorization !== null) : undefined;
+      if (recalled !== undefined) return recalled;
+      const text = presentedKey(headers);
       const key = parseApiKey(text);
       if (key === undefined) {
         if (mesh !== undefined && timingSafeEqual(sha256(text), mesh.hash)) return meshCredential(mesh.scopes, tenant);
@@ -139,10 +173,27 @@ export function createCredentials(options: CredentialsOptions): Credentials {
         const message = `an API key belongs to one tenant and may not send the header ${TENANT_HEADER}`;
         throw platformError("SCOPE_MISSING", message);
       }
+      if (known !== undefined) {
+        noteProof(proofs, authorization ?? text, { known, bearer: authorization !== null });
+      }
       options.used?.(key.keyId, known?.version ?? 0n);
       return credential;
     },
   };
+}
+
+/** That a header's text proves a key. */
+interface Proof {
+  readonly known: Known;
+  /** Whether it was the header `authorization`; else `x-api-key`. */
+  readonly bearer: boolean;
+}
+
+function noteProof(proofs: Map<string, Proof>, text: string, proof: Proof): void {
+  proofs.set(text, proof);
+  if (proofs.size <= MAX_PROOFS) return;
+  const [oldest] = proofs.keys();
+  if (oldest !== undefined) proofs.delete(oldest);
 }
 
 interface Known {
@@ -157,7 +208,12 @@ function toKnown(stored: StoredCredential): Known {
   return { version, stored, credential: { id: keyId, tenant, role, scopes: new Set(scopes), kind: "api_key" } };
 }
 
-function presentedKey(headers: Headers): string {
+/**
+ * The key that a call's headers present, proved or not.
+ *
+ * @throws {ServiceError} UNAUTHENTICATED with CREDENTIAL_MISSING or CREDENTIAL_INVALID when they present none.
+ */
+export function presentedKey(headers: Headers): string {
   const authorization = headers.get("authorization");
   if (authorization !== null) {
     const [, token] = /^Bearer ([^\s,]+)$/i.exec(authorization) ?? [];
@@ -178,11 +234,14 @@ function verify(known: Known | undefined, secret: string, nowMs: number): Creden
     throw invalid("the API key is unknown");
   }
   if (known.stored.revoked) throw invalid(`the API key ${known.stored.keyId} was revoked`);
-  const expiresAt = known.stored.expiresAt;
-  if (expiresAt !== undefined && expiresAt.getTime() <= nowMs) {
-    throw invalid(`the API key ${known.stored.keyId} expired at ${expiresAt.toISOString()}`);
+  if (hasExpired(known.stored, nowMs)) {
+    throw invalid(`the API key ${known.stored.keyId} expired at ${known.stored.expiresAt?.toISOString()}`);
   }
   return known.credential;
+}
+
+function hasExpired({ expiresAt }: StoredCredential, nowMs: number): boolean {
+  return expiresAt !== undefined && expiresAt.getTime() <= nowMs;
 }
 
 function meshCredential(scopes: ReadonlySet<string>, tenant: string | null): Credential {

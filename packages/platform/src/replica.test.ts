@@ -39,7 +39,7 @@ describe("values", () => {
     expect(replica.size).toBe(1);
   });
 
-  test("beyond the bound go, the least recently used first, and are looked up again", async () => {
+  test("beyond the bound go, those first that were not used again, and are looked up when they are needed", async () => {
     const { replica, asked } = setUp({ a: one, b: one, c: one }, { maxEntries: 2 });
     for (const key of ["a", "b", "a", "c"]) await replica.get(key);
     expect(asked).toEqual(["a", "b", "c"]);

@@ -1,7 +1,11 @@
-import { platformError } from "./errors.ts";
+import { platformError, type ServiceError } from "./errors.ts";
+import { createPlainStore, type ReplicaStore } from "./replica-store.ts";
 
 /** How often the owner is asked again when its answer is older than what is known already. */
 const MAX_ATTEMPTS = 3;
+
+/** Of how many values, at most, it is asked whether they were used before one of them goes. */
+const MAX_SPARED = 64;
 
 /** What {@link createReplica} needs. */
 export interface ReplicaOptions<V> {
@@ -12,7 +16,17 @@ export interface ReplicaOptions<V> {
    * answer, with a value of at least `atLeast` for which {@link Replica.isCurrent} holds.
    */
   lookUp(key: string, atLeast: bigint): Promise<V | undefined>;
-  /** How many values are kept; beyond it the least recently used one goes, and is looked up when it is needed again. */
+  /**
+   * What is kept of a value where a look-up found nothing newer: the same version, a lower one, or nothing at all. The
+   * value itself when absent.
+   */
+  confirm?(held: V, found: V | undefined): V;
+  /** Where the values are kept; as objects when absent. */
+  store?: ReplicaStore<V>;
+  /**
+   * How many values are kept; beyond it one that was not used lately goes, an old one first, and is looked up when it is
+   * needed again.
+   */
   maxEntries: number;
   /** How many keys are remembered as not existing. */
   maxAbsent: number;
@@ -63,6 +77,8 @@ export interface Replica<V> {
   isCurrent(key: string, version: bigint, readAtMs: number): boolean;
   /** How many values are kept now. */
   readonly size: number;
+  /** The keys of the values that are kept. One may come twice, when its value changes meanwhile. */
+  keys(): Iterable<string>;
 }
 
 /** The version that events or the past have told of a value that is not in memory, and when it was noted. */
@@ -96,8 +112,7 @@ interface LookUp<V> {
  * room. All that callers can make grow is bounded, because they choose the keys.
  */
 export function createReplica<V extends { readonly version: bigint }>(options: ReplicaOptions<V>): Replica<V> {
-  const { name, maxEntries, maxLookups, now } = options;
-  const values = new Map<string, V>();
+  const { name, maxEntries, maxLookups, now, store: values = createPlainStore<V>() } = options;
   // Of values that are not in memory; as many again as there may be values.
   const notes = new Map<string, Note>();
   // A value from elsewhere can't be judged when it was read before events were heard, or before a note that is gone.
@@ -107,26 +122,22 @@ export function createReplica<V extends { readonly version: bigint }>(options: R
   const lookups = new Map<string, LookUp<V>>();
   const waiting = new Map<string, Set<() => void>>();
 
-  const versionOf = (key: string): bigint | undefined => values.get(key)?.version ?? notes.get(key)?.version;
+  const versionOf = (key: string): bigint | undefined => values.peek(key)?.version ?? notes.get(key)?.version;
 
   const note = (key: string, version: bigint, highest = notes.get(key)?.highest ?? notesFromMs === 0): void => {
     const dropped = setLatest(notes, key, { version, atMs: now(), highest }, maxEntries);
     if (dropped !== undefined) notesFromMs = Math.max(notesFromMs, dropped[1].atMs);
   };
 
+  const dropOne = createHand(values);
   const keep = (key: string, value: V): void => {
     notes.delete(key);
-    const dropped = setLatest(values, key, value, maxEntries);
-    if (dropped !== undefined) note(dropped[0], dropped[1].version, true);
+    const dropped = !values.has(key) && values.size >= maxEntries ? dropOne() : undefined;
+    values.set(key, value);
+    if (dropped !== undefined) note(dropped.key, dropped.version, true);
   };
 
-  const peek = (key: string): V | null | undefined => {
-    const value = values.get(key);
-    if (value === undefined) return absences.has(key) ? null : undefined;
-    // Order matters only once something has to go.
-    if (values.size >= maxEntries) setLatest(values, key, value, maxEntries);
-    return value;
-  };
+  const peek = (key: string): V | null | undefined => values.get(key) ?? (absences.has(key) ? null : undefined);
 
   const take = (key: string, value: V, wanted: boolean): boolean => {
     const running = lookups.get(key);
@@ -146,9 +157,11 @@ export function createReplica<V extends { readonly version: bigint }>(options: R
     const absence = absences.fromNow();
     const found = await options.lookUp(key, atLeast);
     if (running.heard > (versionOf(key) ?? 0n)) note(key, running.heard, false);
-    if (found !== undefined) take(key, found, true);
-    // An event may have come meanwhile, whatever the owner answered.
-    const present = values.get(key);
+    const taken = found !== undefined && take(key, found, true);
+    // An event may have come meanwhile, whatever the owner answered. Being looked up is no second use.
+    const held = values.peek(key);
+    const present = taken || held === undefined ? held : (options.confirm?.(held, found) ?? held);
+    if (present !== undefined && present !== held) values.set(key, present);
     if (present === undefined && versionOf(key) === undefined) absences.note(key, absence);
     return present;
   };
@@ -170,8 +183,7 @@ export function createReplica<V extends { readonly version: bigint }>(options: R
       const found = await lookUp(key, larger(atLeast, versionOf(key) ?? 0n));
       if ((found?.version ?? 0n) >= larger(atLeast, versionOf(key) ?? 0n)) return found;
     }
-    const message = `version ${atLeast} of what is asked about is not among the ${name} yet; try again`;
-    throw platformError("DEPENDENCY_UNAVAILABLE", message, { retryAfterMs: 500 });
+    throw notThere(atLeast, name);
   };
 
   return {
@@ -194,6 +206,29 @@ export function createReplica<V extends { readonly version: bigint }>(options: R
     get size() {
       return values.size;
     },
+    keys: () => values.keys(),
+  };
+}
+
+/**
+ * Creates what drops a value for want of room, and tells which (the SIEVE policy: Zhang et al., NSDI 2024): a hand goes through the keys
+ * from the oldest on, spares those that were used since it last came by, and stops at the first that was not. Hits move
+ * nothing, which in a large map would cost a rehash of all of it now and then; and what was asked for only once goes before
+ * what is asked for often.
+ */
+export function createHand<V extends { readonly version: bigint }>(values: ReplicaStore<V>) {
+  let keys = values.keys();
+  return (): { key: string; version: bigint } | undefined => {
+    for (let spared = 0; values.size > 0; ) {
+      const next = keys.next();
+      if (next.done === true) keys = values.keys();
+      else if (spared++ >= MAX_SPARED || !values.spare(next.value)) {
+        const version = values.peek(next.value)?.version ?? 0n;
+        values.delete(next.value);
+        return { key: next.value, version };
+      }
+    }
+    return undefined;
   };
 }
 
@@ -234,6 +269,11 @@ function wait(
   const timer = setTimeout(leave, timeoutMs);
   waiters.add(look);
   return promise;
+}
+
+function notThere(atLeast: bigint, name: string): ServiceError {
+  const message = `version ${atLeast} of what is asked about is not among the ${name} yet; try again`;
+  return platformError("DEPENDENCY_UNAVAILABLE", message, { retryAfterMs: 500 });
 }
 
 function larger(a: bigint, b: bigint): bigint {

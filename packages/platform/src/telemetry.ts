@@ -34,6 +34,8 @@ export interface Telemetry {
   stop(): Promise<void>;
 }
 
+let recording = false;
+
 /**
  * Registers OpenTelemetry for the whole process: metrics, served to Prometheus
  * under exactly the names they were given (only a counter without the suffix
@@ -61,6 +63,7 @@ export async function startTelemetry(options: TelemetryOptions): Promise<Telemet
     throw new Error("telemetry already runs in this process; stop it before starting it again");
   }
   trace.setGlobalTracerProvider(tracers);
+  recording = options.otlpEndpoint !== undefined;
   context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
   propagation.setGlobalPropagator(new W3CTraceContextPropagator());
 
@@ -68,6 +71,7 @@ export async function startTelemetry(options: TelemetryOptions): Promise<Telemet
     // A string only for pipes, null only before listening.
     port: (server.address() as AddressInfo).port,
     async stop() {
+      recording = false;
       for (const api of [metrics, trace, context, propagation]) api.disable();
       await Promise.all([close(server), tracers.shutdown(), meters.shutdown()]);
     },
@@ -81,6 +85,11 @@ export async function startTelemetry(options: TelemetryOptions): Promise<Telemet
  */
 export function meter(name: string): Meter {
   return metrics.getMeter(name);
+}
+
+/** Whether traces that begin in this process are recorded. */
+export function recordsTraces(): boolean {
+  return recording;
 }
 
 /** The `traceparent` header of the current span, or undefined outside of one. */

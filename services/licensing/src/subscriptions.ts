@@ -1,4 +1,5 @@
 import { type Databases, openDatabase } from "@licet/platform/database/database";
+import type { ServiceError } from "@licet/platform/errors";
 import { createPublishedTail, type Follower } from "@licet/platform/events/published-tail";
 import type { Logger } from "@licet/platform/logging";
 import { type Config, type SubscriptionLimits, subscriptionDefaults } from "./config.ts";
@@ -62,6 +63,12 @@ export function createSubscriptions(
       await app.destroy();
     },
   };
+}
+
+/** The error that a reader is cut off with. */
+export function tooSlow(limitMs: number): ServiceError {
+  const message = `The reader took no message for ${limitMs} ms; resume with the last token received.`;
+  return failure("SUBSCRIBER_TOO_SLOW", message, { limit_ms: String(limitMs) });
 }
 
 function tooMany(of: "tenant" | "instance", maximum: number) {

@@ -347,6 +347,17 @@ describe("what others hear", () => {
     expect(customers).toEqual(expect.arrayContaining(["tradsys/nile", "streamed/nile"]));
     expect(new Set(customers).size).toBe(customers.length);
   });
+
+  test("the stream of one tenant's snapshots holds nothing of another's", async () => {
+    await seedTenant(harness, "streamed-alone");
+    const told = new Set<string>();
+    const { licenses } = harness.as("_platform", "mesh");
+    for await (const part of licenses.streamEntitlementSnapshots({ tenantId: "streamed-alone" })) {
+      for (const { tenantId, product } of part.catalogs) told.add(`${tenantId}/${product}`);
+      for (const { tenantId, customerId } of part.snapshots) told.add(`${tenantId}/${customerId}`);
+    }
+    expect([...told].sort()).toEqual(["streamed-alone/nile", "streamed-alone/trading"]);
+  });
 });
 
 test("a feature's fail mode is kept, told, and in the catalogue; 300 s of grace where none is given", async () => {

@@ -63,6 +63,7 @@ export async function createServices(options: ServicesOptions): Promise<Services
   const meshKey = randomBytes(32).toString("base64url");
   const pipeline = createPipeline({
     authenticate: (headers) => credentials.authenticate(headers),
+    authenticateNow: (headers) => credentials.authenticateNow(headers),
     maxConcurrent: MAX_CONCURRENT,
     maxStreams: MAX_STREAMS,
     trustedProxies,
@@ -89,13 +90,19 @@ export async function createServices(options: ServicesOptions): Promise<Services
   });
   const following = await followCredentials(credentials, bus, logger);
   lifecycle.defer("API keys", () => following.stop());
-  const validation = createValidation(validationDefaults, { bus, licensing: reach(licensing.bindings), logger, now });
-  lifecycle.defer("validation", () => validation.stop());
   const metering = createUsageMetering(
     { database: databaseOf(databases, "metering"), maxConnections: MAX_CONNECTIONS },
     { bus, logger, now },
   );
   lifecycle.defer("usage metering", () => metering.stop());
+  const validation = createValidation(validationDefaults, {
+    bus,
+    licensing: reach(licensing.bindings),
+    metering: reach(metering.bindings),
+    logger,
+    now,
+  });
+  lifecycle.defer("validation", () => validation.stop());
   const billing = createBilling(billingDefaults, {
     licensing: reach(licensing.bindings),
     metering: reach(metering.bindings),

@@ -8,7 +8,7 @@ import type { DB } from "./store/schema.ts";
 export interface Context {
   readonly db: Databases<DB>;
   readonly bus: EventBus;
-  /** The bus for what is published. */
+  /** The bus for usage events. */
   readonly gate: BusGate;
   /** Where events are kept while the bus is down, so many at most; undefined: they are refused. */
   readonly spool: { readonly maxEvents: number } | undefined;

@@ -1,7 +1,7 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { timestampDate, timestampFromDate, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { UsageTracked } from "@licet/contracts/licet/metering/v1/metering_events_pb";
-import { UsageTrackedSchema } from "@licet/contracts/licet/metering/v1/metering_events_pb";
+import { UsageLevelsSchema, UsageTrackedSchema } from "@licet/contracts/licet/metering/v1/metering_events_pb";
 import type { UsageEvent as UsageEventMessage, UsageEventSchema } from "@licet/contracts/licet/metering/v1/usage_pb";
 import { invalidArgument } from "@licet/platform/errors";
 import type { OutgoingRecord } from "@licet/platform/events/bus";
@@ -9,6 +9,8 @@ import { toRecord } from "@licet/platform/events/cloudevent";
 import type { Call } from "@licet/platform/rpc/call";
 import { currentTraceparent } from "@licet/platform/telemetry";
 import { occurrence, type UsageEvent } from "./domain/event.ts";
+import { presentLevel } from "./domain/level.ts";
+import type { CustomerLevels } from "./store/levels.ts";
 
 /**
  * The record of an accepted event.
@@ -63,6 +65,37 @@ export function fromTracked(message: UsageTracked): UsageEvent | undefined {
     acceptedAt: timestampDate(acceptedAt),
     actor,
   };
+}
+
+/** The record of what a customer has used by `now`. */
+export function toLevelsRecord({ tenant, customerId, version, levels }: CustomerLevels, now: Date): OutgoingRecord {
+  return toRecord({
+    schema: UsageLevelsSchema,
+    message: {
+      tenantId: tenant,
+      customerId,
+      version,
+      levels: levels.map((level) => {
+        const { day, month } = presentLevel(level, now.getTime());
+        const { metric, licenseId, lifetimeUsed } = level;
+        return {
+          metric,
+          licenseId,
+          dayStart: timestampFromMs(day.startMs),
+          dayUsed: day.used,
+          monthStart: timestampFromMs(month.startMs),
+          monthUsed: month.used,
+          lifetimeUsed,
+        };
+      }),
+    },
+    id: `${tenant}/${customerId}/${version}`,
+    source: "licet/usage-metering",
+    type: "licet.usage.levels.v1",
+    subject: `customer/${customerId}`,
+    key: `${tenant}/${customerId}`,
+    time: now,
+  });
 }
 
 /** The wire's form of an event. */

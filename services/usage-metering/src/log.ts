@@ -1,5 +1,6 @@
 import { asSystem, openDatabase } from "@licet/platform/database/database";
 import type { Context } from "./context.ts";
+import { publishAgain } from "./store/levels.ts";
 import { changeLog, claimLog } from "./store/offsets.ts";
 import type { DB } from "./store/schema.ts";
 
@@ -28,7 +29,10 @@ export async function requireLog({ bus, db }: Pick<Context, "bus" | "db">): Prom
 export async function acceptLog(url: string, id: string): Promise<string> {
   const system = openDatabase<DB>({ url, applicationName: "licet-accept-log", maxConnections: 1 });
   try {
-    return await asSystem({ app: system, system }, async (tx) => {
+    const db = { app: system, system };
+    // How much was used is not in the other log. First, so that it is not forgotten when this ends halfway.
+    while (await asSystem(db, publishAgain));
+    return await asSystem(db, async (tx) => {
       const known = await claimLog(tx, CONSUMER, id);
       if (known !== id) await changeLog(tx, CONSUMER, id);
       return known;

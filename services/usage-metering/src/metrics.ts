@@ -12,6 +12,8 @@ export interface Metrics {
   readonly duplicates: Counter;
   /** Repetitions that say something else than what was counted; the first stands. */
   readonly conflicts: Counter;
+  /** How often it was published what a customer has used. */
+  readonly levelsPublished: Counter;
   /** Takes what is spooled, for the gauges; undefined where another replica tells of it. */
   observeSpool(size: SpoolSize | undefined): void;
 }
@@ -30,6 +32,9 @@ export function createMetrics(): Metrics {
     }),
     conflicts: usage.createCounter("license_usage_event_conflicts_total", {
       description: "Repetitions of usage events that differ from what was counted",
+    }),
+    levelsPublished: usage.createCounter("license_usage_levels_published_total", {
+      description: "How often it was published what a customer has used",
     }),
     observeSpool,
   };

@@ -10,6 +10,7 @@ import { bindServices } from "./rpc/index.ts";
 import type { DB } from "./store/schema.ts";
 import { startCounter } from "./workers/counter.ts";
 import { type Drainer, startDrainer } from "./workers/drainer.ts";
+import { type Publisher, startPublisher } from "./workers/publisher.ts";
 
 /** What usage metering is given by the process that it runs in; the clock has a working default. */
 export interface Dependencies {
@@ -18,10 +19,10 @@ export interface Dependencies {
   readonly now?: () => Date;
 }
 
-/** The usage-metering service: takes usage events and counts each once. */
+/** The usage-metering service: takes usage events, counts each once and tells how much was used. */
 export interface UsageMetering {
   readonly bindings: readonly ServiceBinding[];
-  /** Starts to count, and to hand on what is spooled. */
+  /** Starts to count, to hand on what is spooled and to publish how much was used. */
   start(): Promise<void>;
   /** Resolves when everything that was accepted before the call is counted. */
   drain(): Promise<void>;
@@ -43,12 +44,14 @@ export function createUsageMetering(config: Config, dependencies: Dependencies):
   const ctx: Context = { db, bus, gate, spool, metrics: createMetrics(), now: dependencies.now ?? (() => new Date()) };
   let counter: Subscription | undefined;
   let drainer: Drainer | undefined;
+  let publisher: Publisher | undefined;
 
   return {
     bindings: bindServices(ctx),
     async start() {
-      counter = await startCounter(ctx, logger);
+      counter = await startCounter(ctx, logger, () => publisher?.wake());
       drainer = startDrainer(ctx, systemUrl, logger);
+      publisher = startPublisher(ctx, systemUrl, logger);
     },
     async drain() {
       await drainer?.drained();
@@ -56,7 +59,8 @@ export function createUsageMetering(config: Config, dependencies: Dependencies):
     },
     ready: () => counter !== undefined,
     async stop() {
-      await Promise.all([drainer?.stop(), counter?.stop()]);
+      await Promise.all([publisher?.stop(), drainer?.stop(), counter?.stop()]);
+      publisher = undefined;
       drainer = undefined;
       counter = undefined;
       await db.app.destroy();

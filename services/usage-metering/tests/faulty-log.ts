@@ -1,5 +1,5 @@
 import { connect } from "node:net";
-import { UsageTrackedSchema } from "@licet/contracts/licet/metering/v1/metering_events_pb";
+import { UsageLevelsSchema, UsageTrackedSchema } from "@licet/contracts/licet/metering/v1/metering_events_pb";
 import type { EventBus } from "@licet/platform/events/bus";
 import { topicOf } from "@licet/platform/events/cloudevent";
 import { createKafkaBus } from "@licet/platform/events/kafka";
@@ -11,7 +11,7 @@ import { testServerUrl } from "@licet/platform/testing/database";
 import { type FaultProxy, startFaultProxy } from "@licet/platform/testing/proxy";
 import { openPostgresLog, throughProxy } from "./harness.ts";
 
-const topics = [topicOf(UsageTrackedSchema)];
+const topics = [UsageTrackedSchema, UsageLevelsSchema].map(topicOf);
 const logger = createLogger({ level: "silent", name: "test" });
 
 /** How a log is opened by way of its proxy, by whatever process. */

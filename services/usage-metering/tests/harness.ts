@@ -1,5 +1,5 @@
 import { type Client, createClient } from "@connectrpc/connect";
-import { UsageTrackedSchema } from "@licet/contracts/licet/metering/v1/metering_events_pb";
+import { UsageLevelsSchema, UsageTrackedSchema } from "@licet/contracts/licet/metering/v1/metering_events_pb";
 import { UsageMeteringService } from "@licet/contracts/licet/metering/v1/usage_metering_service_pb";
 import type { EventBus } from "@licet/platform/events/bus";
 import { topicOf } from "@licet/platform/events/cloudevent";
@@ -50,7 +50,7 @@ const logger = createLogger({ level: "silent", name: "test" });
 
 /** The Postgres log at a URL, as the system role. */
 export function openPostgresLog(url: string): Promise<EventBus> {
-  return createPostgresBus({ url, topics: [topicOf(UsageTrackedSchema)], logger, pollMs: 10 });
+  return createPostgresBus({ url, topics: [UsageTrackedSchema, UsageLevelsSchema].map(topicOf), logger, pollMs: 10 });
 }
 
 /** A Postgres URL by way of a proxy that stands before its server. */

@@ -1,8 +1,10 @@
 import { afterEach, expect, test } from "@jest/globals";
+import { UsageTrackedSchema } from "@licet/contracts/licet/metering/v1/metering_events_pb";
 import { asSystem, inTenant } from "@licet/platform/database/database";
 import { asAdministrator } from "@licet/platform/database/roles";
 import { platformError } from "@licet/platform/errors";
 import type { EventBus } from "@licet/platform/events/bus";
+import { topicOf } from "@licet/platform/events/cloudevent";
 import { startTelemetry } from "@licet/platform/telemetry";
 import { testServerUrl } from "@licet/platform/testing/database";
 import { isolationBreaches } from "@licet/platform/testing/isolation";
@@ -35,13 +37,18 @@ async function start(options: HarnessOptions = {}): Promise<Harness> {
   return harness;
 }
 
+const tracked = topicOf(UsageTrackedSchema).name;
+
 function outage(): Error {
   return platformError("DEPENDENCY_UNAVAILABLE", "the event log can't be reached");
 }
 
-/** A bus whose publications go another way. */
+/** A bus whose publications of events go another way; what was used of them is published meanwhile, too. */
 function publishing(bus: EventBus, publish: EventBus["publish"]): EventBus {
-  return { ...bus, publish };
+  return {
+    ...bus,
+    publish: (records) => (records.some(({ topic }) => topic === tracked) ? publish(records) : bus.publish(records)),
+  };
 }
 
 /** Has so many events acknowledged while the log is down. The instance that serves afterwards has not started. */

@@ -9,10 +9,15 @@ await runService({
   settings,
   licensing: (set) => set.LICENSING_ADDRESS,
   create: (set, { bus, logger, connect, defer }) => {
-    const licensing = connect(set.LICENSING_ADDRESS);
-    if (set.REDIS_URL === undefined) return createValidation(toConfig(set), { bus, logger, licensing });
+    const dependencies = {
+      bus,
+      logger,
+      licensing: connect(set.LICENSING_ADDRESS),
+      ...(set.METERING_ADDRESS !== undefined && { metering: connect(set.METERING_ADDRESS) }),
+    };
+    if (set.REDIS_URL === undefined) return createValidation(toConfig(set), dependencies);
     const sharedCache = createRedisCache({ url: set.REDIS_URL, prefix: "licet:entitlements:v1:", logger });
     defer("shared cache", () => sharedCache.stop());
-    return createValidation(toConfig(set), { bus, logger, licensing, sharedCache });
+    return createValidation(toConfig(set), { ...dependencies, sharedCache });
   },
 });

@@ -2,6 +2,8 @@ import { setTimeout as delay } from "node:timers/promises";
 import { createClient, type Transport } from "@connectrpc/connect";
 import { EntitlementSnapshotSchema } from "@licet/contracts/licet/licensing/v1/entitlement_pb";
 import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
+import { UsageLevelsSchema } from "@licet/contracts/licet/metering/v1/metering_events_pb";
+import { UsageMeteringService } from "@licet/contracts/licet/metering/v1/usage_metering_service_pb";
 import type { EventBus, Subscription } from "@licet/platform/events/bus";
 import { topicOf } from "@licet/platform/events/cloudevent";
 import type { Logger } from "@licet/platform/logging";
@@ -12,10 +14,13 @@ import { createCatalogCache } from "./cache/catalogs.ts";
 import { createFreshness } from "./cache/freshness.ts";
 import { createLicensingClock } from "./cache/licensing-clock.ts";
 import { createSnapshotCache } from "./cache/snapshots.ts";
+import { createUsageCache } from "./cache/usage.ts";
 import type { Config } from "./config.ts";
 import type { Context } from "./context.ts";
-import { createMetrics } from "./metrics.ts";
+import { createMetrics, observeUsage } from "./metrics.ts";
 import { bind } from "./rpc/index.ts";
+import { createStates } from "./watch/states.ts";
+import { createWatches } from "./watch/watches.ts";
 import { keepCalibrated } from "./workers/calibration.ts";
 import { type ReplicationOptions, replicate } from "./workers/replication.ts";
 
@@ -27,6 +32,8 @@ export interface Dependencies {
   readonly bus: EventBus;
   /** Reaches LicensingService with the mesh's credential. */
   readonly licensing: Transport;
+  /** Reaches UsageMeteringService; without it the aliases of its RPCs are refused. */
+  readonly metering?: Transport;
   readonly logger: Logger;
   /** Filled by all replicas for each other; none when absent. Whoever made it stops it. */
   readonly sharedCache?: SharedCache;
@@ -63,18 +70,31 @@ export function createValidation(config: Config, dependencies: Dependencies): Va
   const steadyMs = dependencies.steadyMs ?? (() => performance.now());
   const licensingClock = createLicensingClock(() => ({ wallMs: nowMs(), steadyMs: steadyMs() }));
   // Of entitlements alone: that is where revocations travel, and a feature's change withdraws nothing.
-  const freshness = createFreshness(topicOf(EntitlementSnapshotSchema).partitions, licensingClock.latestMs);
+  const { partitions } = topicOf(EntitlementSnapshotSchema);
+  const freshness = createFreshness(partitions, licensingClock.latestMs);
   const shared = dependencies.sharedCache ?? noSharedCache;
   const snapshots = createSnapshotCache({ licensing, shared, freshness, licensingClock, config, logger });
+  const watches = createWatches(partitions, config.watches);
+  const usage = createUsageCache({
+    partitions: topicOf(UsageLevelsSchema).partitions,
+    maxCustomers: config.maxCustomers,
+    latestMs: licensingClock.latestMs,
+    now: nowMs,
+  });
+  observeUsage(meter("licet.validation"), usage.stalenessMs);
   const ctx: Context = {
     snapshots,
     catalogs: createCatalogCache(),
+    usage,
     freshness,
     licensingClock,
+    watches,
+    states: createStates({ snapshots, changes: watches.changes, freshness, licensing }),
     fenceMs: config.fenceMs,
     metrics: createMetrics(meter("licet.validation"), {
       cacheSize: () => snapshots.size,
       stalenessMs: freshness.stalenessMs,
+      watches: () => watches.size,
     }),
     now: nowMs,
   };
@@ -85,7 +105,10 @@ export function createValidation(config: Config, dependencies: Dependencies): Va
   let ready = false;
 
   return {
-    bindings: bind(ctx),
+    bindings: bind(ctx, {
+      licenses: licensing,
+      usage: dependencies.metering && createClient(UsageMeteringService, dependencies.metering),
+    }),
     async start() {
       starting ??= replicateUntilDone(ctx, options);
       await starting;
@@ -98,6 +121,7 @@ export function createValidation(config: Config, dependencies: Dependencies): Va
     async stop() {
       ready = false;
       stopping.abort();
+      watches.stop();
       const following = (await starting) ?? [];
       await calibrating;
       await Promise.all(following.map((subscription) => subscription.stop()));

@@ -8,6 +8,7 @@ import type { SharedCache, SharedValue } from "@licet/platform/shared-cache/shar
 import { describeRedis } from "@licet/platform/testing/redis";
 import { startRedis } from "@licet/platform/testing/redis-server";
 import { until } from "@licet/platform/testing/until";
+import type { Config } from "../src/config.ts";
 import {
   catalog,
   createHarness,
@@ -36,8 +37,12 @@ function forgetsNothing(choose: (values: readonly SharedValue[]) => SharedValue 
 }
 
 /** A replica with room for one customer, which is `first`. */
-async function start(sharedCache: SharedCache, maxCustomers = 1): Promise<ReturnType<Harness["client"]>> {
-  harness = await createHarness({ maxCustomers }, undefined, { sharedCache });
+async function start(
+  sharedCache: SharedCache,
+  maxCustomers = 1,
+  overrides: Partial<Config> = {},
+): Promise<ReturnType<Harness["client"]>> {
+  harness = await createHarness({ maxCustomers, ...overrides }, undefined, { sharedCache });
   harness.licensing.catalogs.push(catalog(1n, [feature]));
   for (const customer of ["first", "second"]) {
     harness.licensing.snapshots.set(`tradsys/${customer}`, snapshot(customer, 1n, license()));
@@ -129,6 +134,56 @@ describe("a replica with less room than there are customers", () => {
     expect(backwards).toBe(0);
     expect(answered).toBeGreaterThan(240);
     expect(sources).toEqual(new Set([DecisionSource.MEMORY, DecisionSource.REDIS, DecisionSource.LICENSING]));
+  });
+});
+
+describe("what no event has confirmed for long", () => {
+  /** A fence that the silence of the log, which has no relay here, does not meet. */
+  const confirming = { confirmAfterMs: 60_000, fenceMs: Number.POSITIVE_INFINITY };
+  const due = (): void => {
+    harness.clock.ms += 1.2 * confirming.confirmAfterMs + 1_000;
+  };
+
+  test("is asked for again at licensing itself while it still answers, so that a lost event is not lost for ever", async () => {
+    const client = await start(
+      forgetsNothing((values) => values[0]),
+      3,
+      confirming,
+    );
+    const ask = () => client.validateFeature({ customerId: "second", feature });
+    const unpublished = snapshot("second", 2n, revoked);
+    harness.licensing.snapshots.set("tradsys/second", unpublished);
+    harness.clock.ms += 0.8 * confirming.confirmAfterMs - 1_000;
+    expect(await ask()).toMatchObject({ valid: true, version: 1n });
+    expect(asked()).toEqual([]);
+    due();
+    expect(await ask()).toMatchObject({ valid: true, version: 1n, source: DecisionSource.MEMORY });
+    await until("licensing has told the revocation", async () => (await ask()).version === 2n);
+    expect(await ask()).toMatchObject({ reason: DecisionReason.LICENSE_REVOKED, source: DecisionSource.MEMORY });
+    expect(asked()).toEqual(["second"]);
+    due();
+    // Version 2 is in the shared cache by now. That confirms nothing.
+    await ask();
+    await until("licensing has confirmed it", () => asked().length === 2);
+    for (let again = 0; again < 5; again++) await ask();
+    expect(asked()).toEqual(["second", "second"]);
+  });
+
+  test("stays as it is, without a wait and almost without questions, while licensing is away", async () => {
+    const client = await start(
+      forgetsNothing(() => undefined),
+      3,
+      confirming,
+    );
+    const ask = () => client.validateFeature({ customerId: "second", feature });
+    await ask();
+    harness.licensing.before = unreachable;
+    due();
+    for (let count = 0; count < 30; count++) {
+      const reply = await ask();
+      expect(reply).toMatchObject({ valid: true, version: 1n, degraded: false });
+    }
+    expect(asked()).toEqual(["second"]);
   });
 });
 

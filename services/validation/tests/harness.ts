@@ -8,6 +8,7 @@ import { type LicenseSchema, LicenseStatus } from "@licet/contracts/licet/licens
 import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import { ApiKeyRole } from "@licet/contracts/licet/licensing/v1/tenant_pb";
 import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
+import { UsageLevelsSchema } from "@licet/contracts/licet/metering/v1/metering_events_pb";
 import { ValidationService } from "@licet/contracts/licet/validation/v1/validation_service_pb";
 import { createLicensingCredentials, followCredentials } from "@licet/mesh/credentials";
 import { generateApiKey } from "@licet/platform/credentials";
@@ -22,7 +23,7 @@ import { type Channel, createChannel } from "@licet/platform/rpc/client";
 import { createGrpcServer } from "@licet/platform/rpc/grpc";
 import { type Handlers, implement, type ServiceBinding } from "@licet/platform/rpc/handlers";
 import { createLocalTransport } from "@licet/platform/rpc/local";
-import { createPipeline } from "@licet/platform/rpc/pipeline";
+import { createPipeline, type Pipeline } from "@licet/platform/rpc/pipeline";
 import { createTestDatabase } from "@licet/platform/testing/database";
 import { until } from "@licet/platform/testing/until";
 import { type Config, defaults } from "../src/config.ts";
@@ -45,7 +46,7 @@ export interface FakeLicensing {
   /** By `<tenant>/<customer>`. */
   readonly snapshots: Map<string, WireSnapshot>;
   readonly credentials: Map<string, WireCredential>;
-  /** What it was asked for: `<tenant>/<customer>`, key ids, `stream` and `time`. */
+  /** What it was asked for: `<tenant>/<customer>`, key ids, `stream`, `stream of <tenant>` and `time`. */
   readonly asked: string[];
   /** How far its database's clock is ahead of the service's. */
   clockAheadMs: number;
@@ -53,16 +54,28 @@ export interface FakeLicensing {
   before: (what: string) => Promise<void>;
 }
 
-/** The validation service behind a real port, on a real log, beside a fake licensing service, with a fake clock. */
-export interface Harness {
-  readonly licensing: FakeLicensing;
+/** An instance of validation behind a real port. */
+export interface Instance {
   readonly validation: Validation;
+  /** A client with a key; by default one of `tradsys` that may check features. */
+  client(key?: string): Client<typeof ValidationService>;
+  /** As `client`, in the same process. */
+  localClient(): Client<typeof ValidationService>;
+  /** Ends the instance as SIGTERM does. */
+  end(): Promise<void>;
+}
+
+/** The validation service behind a real port, on a real log, beside a fake licensing service, with a fake clock. */
+export interface Harness extends Instance {
+  readonly licensing: FakeLicensing;
   readonly bus: EventBus;
   readonly clock: { ms: number };
   /** An API key of a tenant that licensing can resolve. */
   newKey(tenant: string, scopes?: readonly string[]): { key: string; credential: WireCredential };
-  /** A client with a key; by default one of `tradsys` that may check features. */
-  client(key?: string): Client<typeof ValidationService>;
+  /** How many calls had their credential proved by the pipeline: those that no shortcut answered. */
+  readonly counts: { readonly authenticated: number };
+  /** Builds another instance of the service beside the first; it is created, not started. */
+  another(): Promise<Instance>;
   publish(...records: OutgoingRecord[]): Promise<void>;
   close(): Promise<void>;
 }
@@ -77,13 +90,20 @@ export async function createHarness(
     name: "validation",
     migrations,
   });
-  const topics = [EntitlementSnapshotSchema, ProductCatalogSchema, CredentialChangedSchema].map(topicOf);
+  const topics = [EntitlementSnapshotSchema, ProductCatalogSchema, CredentialChangedSchema, UsageLevelsSchema].map(
+    topicOf,
+  );
   const bus = await createPostgresBus({ url: database.url("licet_system"), topics, logger, pollMs: 10 });
   const clock = { ms: startMs };
   const licensing = emptyLicensing();
+  const counts = { authenticated: 0 };
 
   const pipeline = createPipeline({
-    authenticate: (headers) => credentials.authenticate(headers),
+    authenticate(headers) {
+      counts.authenticated += 1;
+      return credentials.authenticate(headers);
+    },
+    authenticateNow: (headers) => credentials.authenticateNow(headers),
     maxConcurrent: 100,
     maxStreams: 10,
     logger,
@@ -96,19 +116,6 @@ export async function createHarness(
   const credentials = createLicensingCredentials({ licensing: transport, meshKey, logger, now: () => clock.ms });
   await (await followCredentials(credentials, bus, logger)).caughtUp();
   const config: Config = { ...defaults, ...overrides };
-  const validation = createValidation(config, {
-    bus: wrapBus(bus),
-    licensing: transport,
-    logger,
-    now: () => new Date(clock.ms),
-    steadyMs: () => clock.ms,
-    ...dependencies,
-  });
-  const bindings = validation.bindings;
-  const server = createGrpcServer({ bindings, pipeline, host: "127.0.0.1", port: 0, logger });
-  const { port } = await server.start();
-
-  const channels: Channel[] = [];
   const newKey: Harness["newKey"] = (tenant, scopes = ["features:check"]) => {
     const { key, keyId, secretHash } = generateApiKey();
     const credential = {
@@ -122,13 +129,53 @@ export async function createHarness(
     licensing.credentials.set(keyId, credential);
     return { key, credential };
   };
+  const instances: Instance[] = [];
+  const another = async (): Promise<Instance> => {
+    const validation = createValidation(config, {
+      bus: wrapBus(bus),
+      licensing: transport,
+      logger,
+      now: () => new Date(clock.ms),
+      steadyMs: () => clock.ms,
+      ...dependencies,
+    });
+    const instance = await serve(validation, pipeline, () => newKey("tradsys").key);
+    instances.push(instance);
+    return instance;
+  };
+  const first = await another();
   return {
+    ...first,
     licensing,
-    validation,
     bus,
     clock,
     newKey,
-    client(key = newKey("tradsys").key) {
+    counts,
+    another,
+    publish: (...records) => bus.publish(records),
+    async close() {
+      for (const instance of instances) await instance.end();
+      await bus.stop();
+      await database.drop();
+    },
+  };
+}
+
+async function serve(validation: Validation, pipeline: Pipeline, defaultKey: () => string): Promise<Instance> {
+  const { bindings } = validation;
+  const server = createGrpcServer({ bindings, pipeline, host: "127.0.0.1", port: 0, logger });
+  const { port } = await server.start();
+  const channels: Channel[] = [];
+  let ended: Promise<void> | undefined;
+  const end = async (): Promise<void> => {
+    // Callers hear why their streams end before their channels are closed.
+    await server.stop(1_000);
+    for (const channel of channels) channel.close();
+    await validation.stop();
+  };
+  return {
+    validation,
+    client(key = defaultKey()) {
       const channel = createChannel({ address: `127.0.0.1:${port}`, credential: key });
       channels.push(channel);
       // Patient, where a call says nothing: first calls compile rules, for which a busy machine takes longer than 250 ms.
@@ -138,13 +185,13 @@ export async function createHarness(
       };
       return createClient(ValidationService, patient);
     },
-    publish: (...records) => bus.publish(records),
-    async close() {
-      for (const channel of channels) channel.close();
-      await server.stop(1_000);
-      await validation.stop();
-      await bus.stop();
-      await database.drop();
+    localClient() {
+      const headers = { authorization: `Bearer ${defaultKey()}` };
+      return createClient(ValidationService, createLocalTransport({ bindings, pipeline, headers }));
+    },
+    end() {
+      ended ??= end();
+      return ended;
     },
   };
 }
@@ -178,10 +225,11 @@ function licensingBindings(fake: FakeLicensing, clock: { ms: number }): ServiceB
         await ask("time");
         return { databaseTime: timestampFromMs(clock.ms + fake.clockAheadMs) };
       },
-      async *streamEntitlementSnapshots() {
-        await ask("stream");
-        yield { catalogs: [...fake.catalogs] };
-        for (const one of fake.snapshots.values()) yield { snapshots: [one] };
+      async *streamEntitlementSnapshots(_ctx, _call, { tenantId }) {
+        await ask(tenantId === "" ? "stream" : `stream of ${tenantId}`);
+        const wanted = (one: { tenantId?: string }) => tenantId === "" || one.tenantId === tenantId;
+        yield { catalogs: fake.catalogs.filter(wanted) };
+        for (const one of fake.snapshots.values()) if (wanted(one)) yield { snapshots: [one] };
       },
     }),
     partly(TenantService, {

@@ -3,7 +3,13 @@ import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
 import { Enforcement, LicenseType, LimitWindow } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { EntitlementSnapshotSchema } from "@licet/contracts/licet/licensing/v1/entitlement_pb";
 import { LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
-import { Decision, DecisionReason, DecisionSource } from "@licet/contracts/licet/validation/v1/validation_service_pb";
+import {
+  Decision,
+  DecisionReason,
+  DecisionSource,
+  ExplanationSubject,
+  LimitSource,
+} from "@licet/contracts/licet/validation/v1/validation_service_pb";
 import { topicOf } from "@licet/platform/events/cloudevent";
 import { until } from "@licet/platform/testing/until";
 import {
@@ -128,8 +134,22 @@ describe("what is asked", () => {
       valid: false,
       reason: DecisionReason.LIMIT_EXCEEDED,
       limitViolations: [
-        { metric: "users", current: "51", limit: 50n, window: LimitWindow.GAUGE, enforcement: Enforcement.HARD },
-        { metric: "api_calls", current: "10", limit: 9n, window: LimitWindow.PER_DAY, enforcement: Enforcement.SOFT },
+        {
+          metric: "users",
+          current: "51",
+          limit: 50n,
+          window: LimitWindow.GAUGE,
+          enforcement: Enforcement.HARD,
+          source: LimitSource.CONTEXT,
+        },
+        {
+          metric: "api_calls",
+          current: "10",
+          limit: 9n,
+          window: LimitWindow.PER_DAY,
+          enforcement: Enforcement.SOFT,
+          source: LimitSource.CONTEXT,
+        },
       ],
       violations: [expect.stringContaining('"users" would be 51'), expect.stringContaining('"api_calls" would be 10')],
     });
@@ -139,6 +159,43 @@ describe("what is asked", () => {
       violations: [{ field: 'context["users"]' }],
     });
     expect(await ask({ product: "research" })).toMatchObject({ reason: DecisionReason.NO_LICENSE });
+  });
+
+  test("is explained step by step where that is asked for, and only there", async () => {
+    harness.licensing.snapshots.set(
+      "tradsys/nile-brokers",
+      snapshot("nile-brokers", 3n, license({ addOns: [{ addOn: "middle-east", version: 1, quantity: 1 }] })),
+    );
+    await harness.validation.start();
+    const client = harness.client();
+    const request = { customerId: "nile-brokers", feature: "egx_access" };
+    expect((await client.validateFeature(request)).explanation).toBeUndefined();
+    const { reason, explanation } = await client.validateFeature({ ...request, explain: true });
+    expect(reason).toBe(DecisionReason.FEATURE_NOT_IN_PLAN);
+    expect(explanation?.steps.map(({ subject, passed }) => [subject, passed])).toEqual([
+      [ExplanationSubject.CUSTOMER, true],
+      [ExplanationSubject.LICENSE, true],
+      [ExplanationSubject.CLOCK, true],
+      [ExplanationSubject.PLAN, false],
+      [ExplanationSubject.ADD_ON, true],
+      [ExplanationSubject.POLICY, true],
+    ]);
+    expect(explanation?.steps[3]).toMatchObject({
+      licenseId: "0197a000-0000-7000-8000-000000000001",
+      sentence: 'Version 1 of plan "standard" of product "trading" does not give "egx_access".',
+      facts: { plan: "standard", plan_version: "1" },
+    });
+  });
+
+  test("with what is to be counted is refused, naming the field, and never answered without counting", async () => {
+    await harness.validation.start();
+    const request = { customerId: "nile-brokers", feature: "basic_trading", consume: { api_calls: "1" } };
+    await expect(harness.client().validateFeature(request)).rejects.toMatchObject({
+      code: "UNIMPLEMENTED",
+      reason: "CONSUME_NOT_AVAILABLE",
+      violations: [{ field: "consume" }],
+    });
+    expect(harness.licensing.asked).not.toContain("tradsys/nile-brokers");
   });
 
   test.each([

@@ -60,6 +60,7 @@ export function environmentOf({ service, ports }: Plan, shared: Shared): Record<
     DATABASE_SYSTEM_URL: databases.url(name, "licet_system"),
   });
   const licensing = { LICENSING_ADDRESS: addressOf("licensing", plans) };
+  const metering = { METERING_ADDRESS: addressOf("usage-metering", plans) };
   switch (service) {
     case "licensing":
       return {
@@ -68,10 +69,10 @@ export function environmentOf({ service, ports }: Plan, shared: Shared): Record<
         MASTER_KEYS: keys.map(({ id, key }) => `${id}:${Buffer.from(key).toString("base64")}`).join(","),
       };
     case "validation":
-      return { ...common, ...licensing, ...(redisUrl !== undefined && { REDIS_URL: redisUrl }) };
+      return { ...common, ...licensing, ...metering, ...(redisUrl !== undefined && { REDIS_URL: redisUrl }) };
     case "usage-metering":
       return { ...common, ...licensing, ...database("metering") };
     case "billing":
-      return { ...common, ...licensing, METERING_ADDRESS: addressOf("usage-metering", plans) };
+      return { ...common, ...licensing, ...metering };
   }
 }

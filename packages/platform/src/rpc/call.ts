@@ -1,10 +1,21 @@
-import { type DescMethod, type DescService, getOption, hasOption, type Message } from "@bufbuild/protobuf";
+import {
+  create,
+  type DescMessage,
+  type DescMethod,
+  type DescService,
+  fromBinary,
+  getOption,
+  hasOption,
+  type Message,
+  type MessageInitShape,
+} from "@bufbuild/protobuf";
 import type { MethodOptions_IdempotencyLevel } from "@bufbuild/protobuf/wkt";
 import { deadline_ms, max_request_bytes, required_scope } from "@licet/contracts/licet/options/v1/options_pb";
 import type { Credential } from "../credentials.ts";
 import type { ServiceError } from "../errors.ts";
 import { unlessAborted } from "./abort.ts";
 import { callerAddress, type TrustedProxies } from "./address.ts";
+import { Encoded } from "./encoded.ts";
 
 /** The deadline in milliseconds of a unary method that declares none. */
 const DEFAULT_DEADLINE_MS = 5_000;
@@ -102,6 +113,8 @@ export interface Exchange {
   receive(): Message | Promise<Message> | AsyncIterable<Message>;
   /** Sends one message of the answer; the promise settles when the transport takes the next one. */
   send(message: Message): void | Promise<void>;
+  /** As `send`, for a message in protobuf's binary format; absent where messages go out in another one. */
+  sendEncoded?(bytes: Uint8Array): void | Promise<void>;
 }
 
 /** A call on its way through the pipeline: what the middlewares read and write. */
@@ -206,10 +219,17 @@ export class ServerCall implements Call {
    *
    * @throws {ServiceError} the reason of the signal when the call was aborted.
    */
-  async send(message: Message): Promise<void> {
+  async send(reply: MessageInitShape<DescMessage>): Promise<void> {
     this.signal.throwIfAborted();
-    const sent = this.exchange.send(message);
+    const sent = this.#hand(reply);
     if (sent !== undefined) await unlessAborted(this.signal, sent);
+  }
+
+  #hand(reply: MessageInitShape<DescMessage>): void | Promise<void> {
+    const { exchange, method } = this;
+    if (!(reply instanceof Encoded)) return exchange.send(create(method.output, reply));
+    if (exchange.sendEncoded !== undefined) return exchange.sendEncoded(reply.bytes);
+    return exchange.send(fromBinary(method.output, reply.bytes));
   }
 }
 

@@ -1,4 +1,5 @@
 import {
+  createRegistry,
   type DescField,
   type DescMessage,
   type DescMethod,
@@ -12,7 +13,9 @@ import {
   type Message,
 } from "@bufbuild/protobuf";
 import { isFieldError } from "@bufbuild/protobuf/reflect";
+import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "@licet/contracts/google/rpc/error_details_pb";
 import { platformError, type ServiceError } from "../errors.ts";
+import type { HandDecoder } from "./encoded.ts";
 
 /** How much of a text that may quote the caller is repeated in an error, in characters. */
 const MAX_QUOTED = 160;
@@ -22,6 +25,16 @@ export interface RequestRules {
   readonly method: DescMethod;
   /** The largest request message, in bytes. */
   readonly maxRequestBytes: number;
+  /** Tried before the generated code. */
+  readonly decoder?: HandDecoder | undefined;
+}
+
+/** Messages that a hand decoder has made, and that therefore break no rule. */
+const proved = new WeakSet<Message>();
+
+/** Whether the rules of its contract are known to hold for a message, so that nobody needs to look. */
+export function isProved(message: Message): boolean {
+  return proved.has(message);
 }
 
 /**
@@ -30,6 +43,8 @@ export interface RequestRules {
  * their default too, because `"valid": false` must be seen.
  */
 export const jsonOptions: Partial<JsonReadOptions & JsonWriteOptions> = {
+  // A status among answers has the details of errors, as messages of any type.
+  registry: createRegistry(ErrorInfoSchema, BadRequestSchema, RetryInfoSchema),
   ignoreUnknownFields: false,
   alwaysEmitImplicit: true,
 };
@@ -39,8 +54,13 @@ export const jsonOptions: Partial<JsonReadOptions & JsonWriteOptions> = {
  *
  * @throws {ServiceError} MESSAGE_TOO_LARGE or MALFORMED_MESSAGE.
  */
-export function decodeRequest({ method, maxRequestBytes }: RequestRules, bytes: Uint8Array): Message {
+export function decodeRequest({ method, maxRequestBytes, decoder }: RequestRules, bytes: Uint8Array): Message {
   if (bytes.byteLength > maxRequestBytes) throw tooLarge(maxRequestBytes);
+  const decoded = decoder?.(bytes);
+  if (decoded !== undefined) {
+    proved.add(decoded);
+    return decoded;
+  }
   return decodeBinary(method.input, bytes);
 }
 

@@ -3,14 +3,14 @@ import { type ClientHttp2Stream, connect, constants } from "node:http2";
 import * as grpc from "@grpc/grpc-js";
 import { expect, test } from "@jest/globals";
 import { echoBinding, echoPipeline } from "../testing/echo-server.ts";
-import { guardArrival } from "./grpc-guard.ts";
+import { createArrivals, guardArrival } from "./grpc-guard.ts";
 
 const KIB = 1024;
 
 /** A server with nothing but the guard, which answers each whole request with itself. */
 async function start(maxArrivingBytes: number) {
   const routes = echoPipeline().routes(echoBinding());
-  const server = new grpc.Server({ interceptors: [guardArrival(routes, maxArrivingBytes)] });
+  const server = new grpc.Server({ interceptors: [guardArrival(routes, createArrivals(maxArrivingBytes))] });
   const asIs = (bytes: Buffer) => bytes;
   const codec = {
     requestSerialize: asIs,

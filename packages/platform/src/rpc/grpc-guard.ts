@@ -7,11 +7,33 @@ import { DETAILS_KEY, metadataBytes, toGrpcStatus } from "./metadata.ts";
 import type { Route } from "./pipeline.ts";
 
 /** The most metadata of one call, in bytes of names and values. */
-const MAX_METADATA_BYTES = 8 * 1024;
+export const MAX_METADATA_BYTES = 8 * 1024;
 /** The most bytes that the calls of one server hold of requests that have not arrived whole. */
 const MAX_ARRIVING_BYTES = 32 * 1024 * 1024;
 /** How long a caller is asked to wait when that much is held, in milliseconds. */
 const RETRY_AFTER_MS = 250;
+
+/** What the calls of one server hold of requests that have not arrived whole. */
+export interface Arrivals {
+  /** Adds what has arrived of one; false: that is too much, and the call is to be refused. */
+  hold(bytes: number): boolean;
+  /** Takes off what a call has held. */
+  letGo(bytes: number): void;
+}
+
+/** Starts with nothing; together they may hold so many bytes. */
+export function createArrivals(maxBytes = MAX_ARRIVING_BYTES): Arrivals {
+  let arriving = 0;
+  return {
+    hold(bytes) {
+      arriving += bytes;
+      return arriving <= maxBytes;
+    },
+    letGo(bytes) {
+      arriving -= bytes;
+    },
+  };
+}
 
 type PartialStatus = Pick<grpc.StatusObject, "code" | "details"> & { readonly metadata?: grpc.Metadata | null };
 
@@ -37,12 +59,11 @@ interface ArrivingCall {
  *
  * and gives the refusals that grpc-js itself makes the codes and reasons of ours.
  */
-export function guardArrival(routes: readonly Route[], maxArrivingBytes = MAX_ARRIVING_BYTES): grpc.ServerInterceptor {
+export function guardArrival(routes: readonly Route[], arrivals: Arrivals): grpc.ServerInterceptor {
   // Read once: looking up an option of a descriptor costs as much as a small call.
   const byPath = new Map(
     routes.map((route) => [`/${route.name}`, { route, deadlineMs: readPolicy(route.method).deadlineMs }]),
   );
-  let arriving = 0;
   return (method, call) => {
     const known = byPath.get(method.path);
     // Interceptors run for methods that were registered, which are those of the routes.
@@ -55,13 +76,12 @@ export function guardArrival(routes: readonly Route[], maxArrivingBytes = MAX_AR
     const refuse = (error: ServiceError, trailers?: Headers) => innermost.sendStatus(toGrpcStatus(error, trailers));
     let held = 0;
     const letGo = () => {
-      arriving -= held;
+      arrivals.letGo(held);
       held = 0;
     };
     const hold = (chunk: Buffer) => {
       held += chunk.length;
-      arriving += chunk.length;
-      if (arriving > maxArrivingBytes) refuse(crowded());
+      if (!arrivals.hold(chunk.length)) refuse(crowded());
     };
     const arrivalMs = method.requestStream ? 0 : deadlineMs;
     let timer: NodeJS.Timeout | undefined;
@@ -121,9 +141,9 @@ function translate({ code, details }: PartialStatus, route: Route): ServiceError
     case grpc.status.RESOURCE_EXHAUSTED:
       return tooLarge(route.maxRequestBytes);
     case grpc.status.DEADLINE_EXCEEDED:
-      return platformError("DEADLINE_EXCEEDED", "the call's deadline passed");
+      return timeUp();
     case grpc.status.UNIMPLEMENTED:
-      return platformError("MALFORMED_MESSAGE", `${route.name} takes one message, neither none nor several`);
+      return notOne(route.name);
     case grpc.status.INTERNAL:
       if (!details?.includes("grpc-timeout")) return undefined;
       return platformError("MALFORMED_MESSAGE", "grpc-timeout must be 1 to 8 digits and a unit: H, M, S, m, u or n");
@@ -132,7 +152,18 @@ function translate({ code, details }: PartialStatus, route: Route): ServiceError
   }
 }
 
-function late(): ServiceError {
+/** The error of a unary call with no message, or with more than one. */
+export function notOne(name: string): ServiceError {
+  return platformError("MALFORMED_MESSAGE", `${name} takes one message, neither none nor several`);
+}
+
+/** The error of a call whose caller's deadline has passed. */
+export function timeUp(): ServiceError {
+  return platformError("DEADLINE_EXCEEDED", "the call's deadline passed");
+}
+
+/** The error of a call whose request has taken as long as its method may take. */
+export function late(): ServiceError {
   return platformError("DEADLINE_EXCEEDED", "the request did not arrive in time");
 }
 
@@ -147,7 +178,8 @@ function compressed(): ServiceError {
   return platformError("MALFORMED_MESSAGE", "grpc-encoding must be identity: compressed messages are not taken");
 }
 
-function crowded(): ServiceError {
+/** The error of a call whose request would exceed what all may hold. */
+export function crowded(): ServiceError {
   return platformError("OVERLOADED", "too many requests are arriving at once; try again", {
     retryAfterMs: RETRY_AFTER_MS,
   });

@@ -1,4 +1,4 @@
-import type { ServerOptions as Http2Options } from "node:http2";
+import type { ServerOptions as Http2Options, IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import type { Readable, Writable } from "node:stream";
 import { type Message, toBinary } from "@bufbuild/protobuf";
 import * as grpc from "@grpc/grpc-js";
@@ -6,7 +6,8 @@ import type { ServiceError } from "../errors.ts";
 import type { Logger } from "../logging.ts";
 import type { Exchange } from "./call.ts";
 import { decodeRequest } from "./codec.ts";
-import { guardArrival } from "./grpc-guard.ts";
+import { createArrivals, guardArrival } from "./grpc-guard.ts";
+import { serveUnary } from "./grpc-unary.ts";
 import type { ServiceBinding } from "./handlers.ts";
 import { fromMetadata, toGrpcStatus, toMetadata } from "./metadata.ts";
 import type { Pipeline, Route, RunningCall } from "./pipeline.ts";
@@ -50,13 +51,17 @@ grpc.setLogVerbosity(grpc.logVerbosity.NONE);
 export function createGrpcServer({ bindings, pipeline, host, port, tls, logger }: GrpcServerOptions): RpcServer {
   const calls = createOpenCalls();
   const routes = bindings.flatMap((binding) => pipeline.routes(binding));
+  const arrivals = createArrivals();
   const server = new grpc.Server({
     ...serverOptions,
     // What any method takes; the guard narrows it to what the called one does.
     "grpc.max_receive_message_length": Math.max(0, ...routes.map(({ maxRequestBytes }) => maxRequestBytes)),
-    interceptors: [guardArrival(routes)],
+    interceptors: [guardArrival(routes, arrivals)],
+    // Its books about each call cost as much as the call itself; nobody reads them.
+    "grpc.enable_channelz": 0,
   });
   Object.assign((server as unknown as { readonly commonServerOptions: Http2Options }).commonServerOptions, resetLimits);
+  takeUnaryCalls(server, serveUnary(routes, calls, arrivals));
   for (const { service } of bindings) {
     const own = routes.filter(({ method }) => method.parent === service);
     server.addService(
@@ -85,6 +90,20 @@ export function createGrpcServer({ bindings, pipeline, host, port, tls, logger }
       clearTimeout(grace);
       clearTimeout(force);
     },
+  };
+}
+
+/** What grpc-js gives node:http2 for its streams; no public way leads there, and a test fails when a release changes it. */
+interface StreamTaker {
+  _streamHandler(interceptors: unknown, stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void;
+}
+
+/** Lets `take` have every call first; what it does not take (it says false) is grpc-js's. */
+function takeUnaryCalls(server: grpc.Server, take: ReturnType<typeof serveUnary>): void {
+  const taker = server as unknown as StreamTaker;
+  const others = taker._streamHandler;
+  taker._streamHandler = function (this: StreamTaker, interceptors, stream, headers) {
+    if (!take(stream, headers)) others.call(this, interceptors, stream, headers);
   };
 }
 
@@ -137,8 +156,8 @@ function answerOne(
   respond: grpc.sendUnaryData<Buffer>,
 ): void {
   let reply: Buffer | undefined;
-  const { call, done } = begin(route, calls, surface, receive, (message) => {
-    reply = encode(route, message);
+  const { call, done } = begin(route, calls, surface, receive, (bytes) => {
+    reply = bytes;
   });
   const sendHeaders = () => {
     if (call.sentHeaders !== undefined) surface.sendMetadata(toMetadata(call.sentHeaders));
@@ -170,9 +189,8 @@ function answerMany(route: Route, calls: OpenCalls, stream: ResponseStream, rece
     if (!headersSent && call.sentHeaders !== undefined) stream.sendMetadata(toMetadata(call.sentHeaders));
     headersSent = true;
   };
-  const { call, done } = begin(route, calls, stream, receive, (message) => {
+  const { call, done } = begin(route, calls, stream, receive, (bytes) => {
     sendHeaders();
-    const bytes = encode(route, message);
     unsent += bytes.length;
     const { promise: taken, resolve } = Promise.withResolvers<void>();
     const room = stream.write(bytes, () => {
@@ -196,7 +214,7 @@ function begin(
   calls: OpenCalls,
   surface: SurfaceCall,
   receive: Exchange["receive"],
-  send: Exchange["send"],
+  send: (bytes: Buffer) => void | Promise<void>,
 ): RunningCall {
   let headers: Headers | undefined;
   const deadline = Number(surface.getDeadline());
@@ -211,7 +229,8 @@ function begin(
     },
     deadlineAt: Number.isFinite(deadline) ? deadline : undefined,
     receive,
-    send,
+    send: (message) => send(toBuffer(toBinary(route.method.output, message))),
+    sendEncoded: (bytes) => send(toBuffer(bytes)),
   });
   calls.add(running);
   // grpc-js says "cancelled" at the end of every call, and also when the client's deadline passes.
@@ -224,7 +243,6 @@ async function* decodeAll(route: Route, stream: Readable): AsyncGenerator<Messag
   for await (const bytes of stream.iterator({ destroyOnReturn: false })) yield decodeRequest(route, bytes);
 }
 
-function encode({ method }: Route, message: Message): Buffer {
-  const bytes = toBinary(method.output, message);
+function toBuffer(bytes: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -53,6 +53,9 @@ export function createLocalTransport({ bindings, pipeline, headers }: LocalTrans
         send: (message) => {
           reply = toBinary(method.output as DescMessage, message);
         },
+        sendEncoded: (bytes) => {
+          reply = bytes;
+        },
       });
       await done.catch((error: ServiceError) => {
         throw received(error, signal);
@@ -81,6 +84,10 @@ export function createLocalTransport({ bindings, pipeline, headers }: LocalTrans
           begun.resolve();
           return replies.put(toBinary(method.output as DescMessage, message));
         },
+        sendEncoded(bytes) {
+          begun.resolve();
+          return replies.put(bytes);
+        },
       });
       running.done.then(replies.end, (error: ServiceError) => replies.fail(received(error, signal)));
       running.done.then(begun.resolve, begun.resolve);
@@ -106,10 +113,11 @@ interface StartOptions {
   readonly header: HeadersLike;
   receive(route: Route): ReturnType<Exchange["receive"]>;
   readonly send: Exchange["send"];
+  readonly sendEncoded: NonNullable<Exchange["sendEncoded"]>;
 }
 
 function startCall(route: Route, headers: Headers, options: StartOptions): RunningCall {
-  const { signal, timeoutMs, receive, send } = options;
+  const { signal, timeoutMs, receive, send, sendEncoded } = options;
   if (signal?.aborted) throw cancelled(signal);
   const running = route.start({
     transport: "local",
@@ -118,6 +126,7 @@ function startCall(route: Route, headers: Headers, options: StartOptions): Runni
     deadlineAt: timeoutMs === undefined ? undefined : Date.now() + timeoutMs,
     receive: () => receive(route),
     send,
+    sendEncoded,
   });
   if (signal !== undefined) {
     const cancel = () => running.call.abort(cancelled(signal));

@@ -1,8 +1,9 @@
 import { create, type DescMessage, type Message } from "@bufbuild/protobuf";
 import { pathToString } from "@bufbuild/protobuf/reflect";
 import { createValidator, RuntimeError, type Violation } from "@bufbuild/protovalidate";
-import { type FieldViolation, invalidArgument, platformError } from "../errors.ts";
+import { type FieldViolation, invalidArgument, platformError, type ServiceError } from "../errors.ts";
 import { clip } from "./codec.ts";
+import { createCrowding, isIgnored } from "./crowding.ts";
 import { isWellFormed, malformedField } from "./middleware/well-formed.ts";
 
 /** How many violations an answer names: with their texts clipped, the status stays below the 8 KiB of headers that Java clients take. */
@@ -11,7 +12,8 @@ const MAX_VIOLATIONS = 8;
 /** The rules that the contracts state about messages. */
 export interface MessageRules {
   /**
-   * Refuses a message that breaks a rule of its contract, or holds text that can't be stored.
+   * Refuses a message that breaks a rule of its contract, or holds text that can't be stored. The items of a list that
+   * the contract says are to be ignored are judged by nobody here: their handler does it, one by one.
    *
    * @throws {ServiceError} INVALID_FIELD with a violation for each field.
    */
@@ -23,25 +25,42 @@ export interface MessageRules {
 /** Creates the rules of all contracts. */
 export function createMessageRules(): MessageRules {
   const validator = createValidator();
+  const findCrowded = createCrowding();
+  const ignored = new Map<DescMessage, ReadonlySet<string>>();
+  const ignoredOf = (schema: DescMessage): ReadonlySet<string> => {
+    const known = ignored.get(schema) ?? ignoredLists(schema);
+    ignored.set(schema, known);
+    return known;
+  };
   return {
     check(schema, message) {
-      if (!isWellFormed(message)) {
+      const crowded = findCrowded(schema, message);
+      if (crowded !== undefined) throw refused([crowded]);
+      if (!isWellFormed(message, ignoredOf(schema))) {
         const { field, description } = malformedField(schema, message);
         throw invalidArgument(clip(field), description);
       }
       const result = validator.validate(schema, message);
       if (result.kind === "valid") return;
       if (result.kind === "error") throw unanswered(result.error);
-      const violations = result.violations.slice(0, MAX_VIOLATIONS).map(toFieldViolation);
-      const sentences = violations.map(({ field, description }) =>
-        field === "" ? description : `${field}: ${description}`,
-      );
-      throw platformError("INVALID_FIELD", sentences.join("; "), { violations });
+      throw refused(result.violations.slice(0, MAX_VIOLATIONS).map(toFieldViolation));
     },
     prepare(schema) {
       validator.validate(schema, create(schema));
     },
   };
+}
+
+/** The lists of a message, by their properties, of which the contract says that their items are to be ignored. */
+function ignoredLists({ fields }: DescMessage): ReadonlySet<string> {
+  return new Set(fields.filter(isIgnored).map(({ localName }) => localName));
+}
+
+function refused(violations: readonly FieldViolation[]): ServiceError {
+  const sentences = violations.map(({ field, description }) =>
+    field === "" ? description : `${field}: ${description}`,
+  );
+  return platformError("INVALID_FIELD", sentences.join("; "), { violations });
 }
 
 /** The error when a rule could not be judged, which names no field: with a value that its expression fails on, the caller is wrong. */

@@ -1,4 +1,5 @@
-import { create, type DescMessage, type DescMethod, type Message, type MessageInitShape } from "@bufbuild/protobuf";
+import type { IncomingHttpHeaders } from "node:http2";
+import type { DescMessage, DescMethod, Message, MessageInitShape } from "@bufbuild/protobuf";
 import type { Credential } from "../credentials.ts";
 import type { Logger } from "../logging.ts";
 import type { TrustedProxies } from "./address.ts";
@@ -10,10 +11,11 @@ import { authentication } from "./middleware/authentication.ts";
 import { authorization } from "./middleware/authorization.ts";
 import { deadline } from "./middleware/deadline.ts";
 import { errors } from "./middleware/errors.ts";
-import { runningHandlers } from "./middleware/handlers-running.ts";
-import { slots } from "./middleware/slots.ts";
+import { type Counting, runningHandlers } from "./middleware/handlers-running.ts";
+import { type Slots, slots } from "./middleware/slots.ts";
 import { telemetry } from "./middleware/telemetry.ts";
 import { validation } from "./middleware/validation.ts";
+import { createShortcut, type Shortcut } from "./shortcut.ts";
 
 /** How many calls to open services (health, reflection) run at once; they need no credential, so they have slots of their own. */
 const MAX_OPEN = 100;
@@ -28,6 +30,8 @@ const CONCURRENT_PER_PUBLIC = 5;
 export interface PipelineOptions {
   /** Proves who calls by the call's headers; see `credentials.ts`. */
   authenticate(headers: Headers): Promise<Credential>;
+  /** Proves who calls where that is known without asking anyone; without it there are no shortcuts. See `credentials.ts`. */
+  authenticateNow?(headers: IncomingHttpHeaders): Credential | undefined;
   /**
    * How many unary calls of one area, the services of one proto package, may run at once: a flood of one leaves the others
    * alone. Public methods have a fifth as many beside.
@@ -48,6 +52,8 @@ export interface Route extends RequestRules {
   readonly name: string;
   /** Begins a call; the transport reports a lost caller by `call.abort`, and answers when `done` settles. */
   start(exchange: Exchange): RunningCall;
+  /** Answers a call where that takes no waiting; undefined: begin it. */
+  readonly shortcut: Shortcut | undefined;
 }
 
 /** A call under way. */
@@ -73,12 +79,13 @@ export interface Pipeline {
 export function createPipeline(options: PipelineOptions): Pipeline {
   const now = options.now ?? Date.now;
   const rules = createMessageRules();
-  const outer = [telemetry(), errors(options.logger)];
+  const measuring = telemetry();
+  const outer = [measuring, errors(options.logger)];
   const inner = validation(rules);
   const guards = [authentication((headers) => options.authenticate(headers)), authorization];
   const running = runningHandlers();
-  const limits = new Map<string, readonly Middleware[]>();
-  const limitsOf = (binding: ServiceBinding, method: DescMethod): readonly Middleware[] => {
+  const limits = new Map<string, readonly [Slots, Middleware, Counting]>();
+  const limitsOf = (binding: ServiceBinding, method: DescMethod): readonly [Slots, Middleware, Counting] => {
     const area = binding.service.file.proto.package;
     const unary = isPublic(method) ? "public" : "unary";
     const kind = binding.open ? "open" : method.methodKind === "unary" ? unary : "streaming";
@@ -88,9 +95,26 @@ export function createPipeline(options: PipelineOptions): Pipeline {
       public: Math.ceil(options.maxConcurrent / CONCURRENT_PER_PUBLIC),
       streaming: options.maxStreams,
     }[kind];
-    const steps = limits.get(`${area} ${kind}`) ?? [slots(max), deadline(now), running.count({ area, kind }, max)];
+    const known = limits.get(`${area} ${kind}`);
+    if (known !== undefined) return known;
+    const steps = [slots(max), deadline(now), running.count({ area, kind }, max)] as const;
     limits.set(`${area} ${kind}`, steps);
     return steps;
+  };
+  const shortcutOf = (binding: ServiceBinding, method: DescMethod): Shortcut | undefined => {
+    const handler = binding.shortcuts?.handlers?.[method.localName];
+    const { scope } = readPolicy(method);
+    const unguarded = binding.open || isPublic(method);
+    if (handler === undefined || scope === undefined || unguarded || method.methodKind !== "unary") return undefined;
+    const authenticateNow = options.authenticateNow?.bind(options);
+    if (authenticateNow === undefined) return undefined;
+    const [{ full }, , { served }] = limitsOf(binding, method);
+    const { recorded, answered } = measuring.shortcut(methodName(method));
+    const shortcut = createShortcut({ recorded, answered, full, now, authenticateNow, scope, handler });
+    return (arrived) => {
+      served();
+      return shortcut(arrived);
+    };
   };
 
   return {
@@ -100,15 +124,22 @@ export function createPipeline(options: PipelineOptions): Pipeline {
         const steps = [...outer, ...limitsOf(binding, method), ...(unguarded ? [] : guards), inner];
         // The first validation of a message type compiles its rules, which takes milliseconds.
         rules.prepare(method.input);
-        return createRoute(method, compose(steps, lastStep(binding, method)), options.trustedProxies);
+        const route = createRoute(method, compose(steps, lastStep(binding, method)), options.trustedProxies);
+        const decoder = binding.shortcuts?.decoders?.[method.localName];
+        return { ...route, decoder, shortcut: shortcutOf(binding, method) };
       });
     },
   };
 }
 
+type Reply = MessageInitShape<DescMessage>;
 type Step = (call: ServerCall) => Promise<void>;
 
-function createRoute(method: DescMethod, run: Step, proxies: TrustedProxies | undefined): Route {
+function createRoute(
+  method: DescMethod,
+  run: Step,
+  proxies: TrustedProxies | undefined,
+): Pick<Route, "name" | "method" | "maxRequestBytes" | "start"> {
   const name = methodName(method);
   const policy = readPolicy(method);
   return {
@@ -138,14 +169,13 @@ function lastStep(binding: ServiceBinding, method: DescMethod): Step {
   };
   if (method.methodKind === "unary" || method.methodKind === "client_streaming") {
     return async (call) => {
-      const reply = (await answer(call)) as MessageInitShape<DescMessage>;
-      await call.send(create(method.output, reply));
+      await call.send((await answer(call)) as Reply);
     };
   }
   return async (call) => {
-    for await (const reply of answer(call) as AsyncIterable<MessageInitShape<DescMessage>>) {
+    for await (const reply of answer(call) as AsyncIterable<Reply>) {
       await call.proveAgain?.();
-      await call.send(create(method.output, reply));
+      await call.send(reply);
     }
   };
 }

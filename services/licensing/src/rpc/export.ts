@@ -10,6 +10,7 @@ import { inTenant } from "@licet/platform/database/database";
 import { pageTokenUuid } from "@licet/platform/paging";
 import type { Call } from "@licet/platform/rpc/call";
 import type { Handler } from "@licet/platform/rpc/handlers";
+import { untilTaken } from "@licet/platform/rpc/until-taken";
 import type { Transaction } from "kysely";
 import type { Context } from "../context.ts";
 import { isSelected, type Selection } from "../domain/bulk.ts";
@@ -18,11 +19,11 @@ import type { RowFormat } from "../domain/rows.ts";
 import { listCustomers } from "../store/customers.ts";
 import type { DB } from "../store/schema.ts";
 import { listSelected } from "../store/selection.ts";
+import { tooSlow } from "../subscriptions.ts";
 import { fromEnum } from "./convert.ts";
 import { selectionFromProto } from "./convert-bulk.ts";
 import { customerToRow, headerOf, licenseToRow, type RowKind, writeRow } from "./convert-rows.ts";
 import { requireScope } from "./require-scope.ts";
-import { untilTaken } from "./until-taken.ts";
 
 type Message = MessageInitShape<typeof ExportResponseSchema>;
 
@@ -63,13 +64,13 @@ export const exportRows: Handler<typeof BulkService, "export", Context> = async 
       after = row.id;
       text += row.text;
       if (row.text !== "") rows++;
-      if (text.length >= MESSAGE_BYTES) yield* untilTaken(call, limits.slowAfterMs, message());
+      if (text.length >= MESSAGE_BYTES) yield* untilTaken(call, limits.slowAfterMs, tooSlow, message());
     }
     call.signal.throwIfAborted();
     if (page.length < PAGE_ROWS) break;
   }
   // Also where there is nothing: whoever keeps the token of it needs not to begin anew.
-  yield* untilTaken(call, limits.slowAfterMs, message());
+  yield* untilTaken(call, limits.slowAfterMs, tooSlow, message());
 };
 
 /** What makes an export another one than others, as a digest. */

@@ -1,8 +1,10 @@
 import type { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
-import { asSystem } from "@licet/platform/database/database";
+import { asSystem, inTenant } from "@licet/platform/database/database";
 import type { Handler } from "@licet/platform/rpc/handlers";
+import type { Transaction } from "kysely";
 import type { Context } from "../context.ts";
 import { listCatalogs } from "../store/catalog.ts";
+import type { DB } from "../store/schema.ts";
 import { listSnapshots, type Snapshot } from "../store/snapshots.ts";
 import { catalogToProto, snapshotToProto } from "./convert.ts";
 
@@ -17,10 +19,13 @@ const LICENSES_PER_MESSAGE = 20;
  * reaches the receiver by the event topics, whose positions it noted before.
  */
 export const streamEntitlementSnapshots: Handler<typeof LicensingService, "streamEntitlementSnapshots", Context> =
-  async function* (ctx) {
+  async function* (ctx, _call, { tenantId: tenant }) {
+    // Under the app role the rows are those of the transaction's tenant.
+    const read = <T>(load: (tx: Transaction<DB>) => Promise<T>): Promise<T> =>
+      tenant === "" ? asSystem(ctx.db, load) : inTenant(ctx.db, tenant, load, { readOnly: true });
     let afterProduct = { tenantId: "", product: "" };
     for (;;) {
-      const catalogs = await asSystem(ctx.db, (tx) => listCatalogs(tx, afterProduct, CATALOGS_PER_MESSAGE));
+      const catalogs = await read((tx) => listCatalogs(tx, afterProduct, CATALOGS_PER_MESSAGE));
       const last = catalogs.at(-1);
       if (!last) break;
       yield { catalogs: catalogs.map(catalogToProto) };
@@ -28,7 +33,7 @@ export const streamEntitlementSnapshots: Handler<typeof LicensingService, "strea
     }
     let afterCustomer = { tenantId: "", customerId: "" };
     for (;;) {
-      const snapshots = await asSystem(ctx.db, (tx) => listSnapshots(tx, afterCustomer, PER_READ));
+      const snapshots = await read((tx) => listSnapshots(tx, afterCustomer, PER_READ));
       const last = snapshots.at(-1);
       if (!last) break;
       for (const message of inMessages(snapshots)) yield { snapshots: message.map(snapshotToProto) };

@@ -10,10 +10,11 @@ import {
 import { inTenant } from "@licet/platform/database/database";
 import { type PublishedEvent, readPublished, readTail, type TailState } from "@licet/platform/events/published";
 import type { Handler } from "@licet/platform/rpc/handlers";
+import { untilTaken } from "@licet/platform/rpc/until-taken";
 import type { Context } from "../context.ts";
 import { decodeResumeToken, encodeResumeToken } from "../domain/resume-token.ts";
 import { eventTypes } from "../events.ts";
-import { untilTaken } from "./until-taken.ts";
+import { tooSlow } from "../subscriptions.ts";
 
 type Message = MessageInitShape<typeof SubscribeLicenseEventsResponseSchema>;
 
@@ -26,7 +27,7 @@ export const subscribeLicenseEvents: Handler<typeof LicensingService, "subscribe
     const { db, limits, open } = ctx.subscriptions;
     const filter = filterOf(request);
     const follower = open(call.tenant);
-    const send = (message: Message) => untilTaken(call, limits.slowAfterMs, message);
+    const send = (message: Message) => untilTaken(call, limits.slowAfterMs, tooSlow, message);
     try {
       const tail = await inTenant(db, call.tenant, (tx) => readTail(tx, call.tenant), { readOnly: true });
       let position = beginning(request, call.tenant, tail);

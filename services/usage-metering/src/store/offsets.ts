@@ -46,6 +46,17 @@ export async function loadOffset(tx: Transaction<DB>, place: Place): Promise<big
   return row.next_offset;
 }
 
+/** How far a consumer has read each partition of a topic; those that it never read are not there. */
+export async function listOffsets(tx: Transaction<DB>, consumer: string, topic: string): Promise<Map<number, bigint>> {
+  const rows = await tx
+    .selectFrom("consumer_offset")
+    .select(["partition", "next_offset"])
+    .where("consumer", "=", consumer)
+    .where("topic", "=", topic)
+    .execute();
+  return new Map(rows.map(({ partition, next_offset }) => [partition, next_offset]));
+}
+
 /**
  * Moves a consumer from one offset to the next and locks its row until the transaction ends. Returns false when it
  * was not at `from`: somebody else counts this partition.

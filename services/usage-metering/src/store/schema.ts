@@ -37,6 +37,16 @@ export interface ConsumerOffset {
   topic: string;
 }
 
+export interface UsageChange {
+  customer_id: string;
+  day: string;
+  events: bigint;
+  license_id: string;
+  metric: string;
+  quantity: Numeric;
+  tenant_id: string;
+}
+
 export interface UsageEvent {
   accepted_at: Timestamp;
   action: string;
@@ -62,6 +72,22 @@ export interface UsageHourly {
   license_id: string;
   metric: string;
   quantity: Numeric;
+  tenant_id: string;
+}
+
+export interface UsageLevel {
+  customer_id: string;
+  day: string;
+  day_before_used: Numeric;
+  day_used: Numeric;
+  events: bigint;
+  license_id: string;
+  lifetime_used: Numeric;
+  metric: string;
+  month: string;
+  month_before_used: Numeric;
+  month_used: Numeric;
+  pending: Generated<boolean>;
   tenant_id: string;
 }
 
@@ -95,8 +121,10 @@ export interface UsageSpool {
 export interface DB {
   consumer_log: ConsumerLog;
   consumer_offset: ConsumerOffset;
+  usage_change: UsageChange;
   usage_event: UsageEvent;
   usage_hourly: UsageHourly;
+  usage_level: UsageLevel;
   usage_quarantine: UsageQuarantine;
   usage_spool: UsageSpool;
 }

@@ -55,6 +55,14 @@ export async function measureSpool(tx: Transaction<DB>): Promise<SpoolSize> {
   return { events: Number(events ?? 0n), oldestMs: Math.max(0, oldest_ms ?? 0) };
 }
 
+/** The database's time, and whether nothing is spooled that was acknowledged before it. For the system role. */
+export async function lookAtSpool(tx: Transaction<DB>): Promise<{ at: Date; isEmpty: boolean }> {
+  const { rows } = await sql<{ at: Date; isEmpty: boolean }>`
+    SELECT now() AS at, NOT EXISTS (SELECT FROM usage_spool) AS "isEmpty"`.execute(tx);
+  if (rows[0] === undefined) throw new Error("SELECT now() returned no row");
+  return rows[0];
+}
+
 /** The oldest records within the bounds of a batch, of all tenants. For the system role. */
 export async function readSpooled(tx: Transaction<DB>): Promise<SpooledRecord[]> {
   const { rows } = await sql<{ id: bigint; key: string; headers: Record<string, string>; value: Buffer }>`

@@ -13,9 +13,10 @@ import { countEvents } from "../store/usage.ts";
  * Counts accepted events. One transaction moves the consumer's offset, drops what was counted before and adds the rest
  * to the sums: a crash at any point leaves all of it or nothing, and the log is read again from the stored offset.
  *
+ * @param onCounted hears that something new was counted.
  * @throws Error when the offsets belong to another log; should the log be exchanged later, counting stops and is tried again.
  */
-export async function startCounter(ctx: Context, logger: Logger): Promise<Subscription> {
+export async function startCounter(ctx: Context, logger: Logger, onCounted: () => void): Promise<Subscription> {
   await requireLog(ctx);
   return createConsumer({
     bus: ctx.bus,
@@ -38,6 +39,7 @@ export async function startCounter(ctx: Context, logger: Logger): Promise<Subscr
       ctx.metrics.counted.add(counted.fresh);
       ctx.metrics.duplicates.add(counted.duplicates);
       ctx.metrics.conflicts.add(counted.conflicts);
+      if (counted.fresh > 0) onCounted();
     },
     logger,
   });

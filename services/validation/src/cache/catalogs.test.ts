@@ -1,6 +1,6 @@
 import { describe, expect, test } from "@jest/globals";
+import type { Catalog } from "@licet/decide/entitlement";
 import fc from "fast-check";
-import type { Catalog } from "../domain/entitlement.ts";
 import { createCatalogCache } from "./catalogs.ts";
 
 function catalog(overrides: Partial<Catalog> = {}): Catalog {

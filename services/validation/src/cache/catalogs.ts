@@ -1,8 +1,8 @@
-import type { Catalog } from "../domain/entitlement.ts";
+import type { Catalog } from "@licet/decide/entitlement";
 
 /** The products of all tenants, in memory. */
 export interface CatalogCache {
-  /** The products of a tenant by their code; empty for a tenant without any. */
+  /** The products of a tenant by their code; empty for a tenant without any. Another map after each change. */
   of(tenant: string): ReadonlyMap<string, Catalog>;
   /** Takes over a product's catalogue unless an equal or higher version is here. */
   apply(catalog: Catalog): void;
@@ -12,14 +12,14 @@ const none: ReadonlyMap<string, Catalog> = new Map();
 
 /** Creates an empty cache; the worker fills it. */
 export function createCatalogCache(): CatalogCache {
-  const tenants = new Map<string, Map<string, Catalog>>();
+  const tenants = new Map<string, ReadonlyMap<string, Catalog>>();
   return {
     of: (tenant) => tenants.get(tenant) ?? none,
     apply(catalog) {
-      const products = tenants.get(catalog.tenant) ?? new Map<string, Catalog>();
+      const products = tenants.get(catalog.tenant) ?? none;
       const present = products.get(catalog.product);
       if (present !== undefined && present.version >= catalog.version) return;
-      tenants.set(catalog.tenant, products.set(catalog.product, catalog));
+      tenants.set(catalog.tenant, new Map(products).set(catalog.product, catalog));
     },
   };
 }

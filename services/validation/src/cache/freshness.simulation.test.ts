@@ -1,7 +1,7 @@
+import { decide } from "@licet/decide/decide";
+import type { Catalog, License } from "@licet/decide/entitlement";
 import { simulation } from "@licet/platform/testing/simulation";
 import fc from "fast-check";
-import { decide } from "../domain/decide.ts";
-import type { Catalog, License } from "../domain/entitlement.ts";
 import { createFreshness } from "./freshness.ts";
 import { createLicensingClock } from "./licensing-clock.ts";
 
@@ -126,9 +126,11 @@ const license: License = {
   type: "STANDARD",
   product: "trading",
   plan: undefined,
+  planVersion: 0,
   status: "ACTIVE",
   features: new Set(["closed", "graced"]),
   limits: [],
+  addOns: [],
   grants: new Map(),
   validFromMs: 0,
   validUntilMs: undefined,
@@ -147,7 +149,12 @@ const catalog: Catalog = {
 
 function isAllowed(feature: string, stalenessMs: number): boolean {
   const snapshot = { tenant: "tradsys", customerId: "c", version: 1n, licenses: [license] };
-  const facts = { snapshot, catalogs: new Map([["trading", catalog]]), overdueMs: stalenessMs - fenceMs };
+  const facts = {
+    snapshot,
+    catalogs: new Map([["trading", catalog]]),
+    usage: undefined,
+    overdueMs: stalenessMs - fenceMs,
+  };
   const question = { customerId: "c", feature, product: undefined, values: new Map() };
   return decide(question, facts, 1).decision === "ALLOW";
 }

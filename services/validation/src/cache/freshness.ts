@@ -15,6 +15,11 @@ export interface Freshness {
    * or since `readAtMs` where that is later: when licensing itself told the facts in question. Never negative.
    */
   stalenessMs(readAtMs?: number): number;
+  /**
+   * The issue time of the oldest partition's last heartbeat: whatever was committed before it has been applied. In epoch
+   * milliseconds by the clock of licensing's database.
+   */
+  asOfMs(): number;
 }
 
 /**
@@ -35,5 +40,6 @@ export function createFreshness(partitions: number, latestMs: () => number): Fre
     },
     heard: raise,
     stalenessMs: (readAtMs = 0) => Math.max(0, latestMs() - Math.max(oldestMs, readAtMs)),
+    asOfMs: () => oldestMs,
   };
 }

@@ -19,11 +19,14 @@ import fc from "fast-check";
 import { type Config, defaults } from "../config.ts";
 import type { Context } from "../context.ts";
 import { createMetrics } from "../metrics.ts";
+import { createStates } from "../watch/states.ts";
+import { createWatches } from "../watch/watches.ts";
 import { replicate } from "../workers/replication.ts";
 import { createCatalogCache } from "./catalogs.ts";
 import { createFreshness } from "./freshness.ts";
 import { createLicensingClock } from "./licensing-clock.ts";
 import { createSnapshotCache, type FoundSnapshot } from "./snapshots.ts";
+import { createUsageCache } from "./usage.ts";
 
 const logger = createLogger({ level: "silent", name: "snapshots-simulation" });
 const tenant = "tradsys";
@@ -39,6 +42,7 @@ const config: Config = {
   maxCustomers: 2,
   unknownCustomerTtlMs: 500,
   lookUpTimeoutMs: 300,
+  confirmAfterMs: 1_000,
   fenceMs: 2_000,
 };
 /** How far licensing's database is ahead of this machine, and how long an answer of the shared cache is waited for. */
@@ -257,9 +261,14 @@ function createContext(world: World): Context {
   // A client has more methods than the cache and the workers call.
   const licensing = world.licensing as unknown as Client<typeof LicensingService>;
   const snapshots = createSnapshotCache({ licensing, shared: world.cache, freshness, licensingClock, config, logger });
-  const metrics = createMetrics(meter("simulation"), { cacheSize: () => 0, stalenessMs: () => 0 });
+  const metrics = createMetrics(meter("simulation"), { cacheSize: () => 0, stalenessMs: () => 0, watches: () => 0 });
   const catalogs = createCatalogCache();
-  return { snapshots, catalogs, freshness, licensingClock, fenceMs: config.fenceMs, metrics, now: () => world.ms };
+  const { fenceMs, maxCustomers } = config;
+  const now = () => world.ms;
+  const usage = createUsageCache({ partitions, maxCustomers, latestMs: licensingClock.latestMs, now });
+  const watches = createWatches(partitions, config.watches);
+  const states = createStates({ snapshots, changes: watches.changes, freshness, licensing });
+  return { snapshots, catalogs, usage, freshness, licensingClock, watches, states, fenceMs, metrics, now };
 }
 
 /** What may be expected of the cache, by what it was given and has told. */

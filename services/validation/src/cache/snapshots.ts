@@ -1,22 +1,22 @@
+import { setImmediate } from "node:timers/promises";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import type { Client } from "@connectrpc/connect";
-import {
-  type EntitlementSnapshot,
-  EntitlementSnapshotSchema,
-} from "@licet/contracts/licet/licensing/v1/entitlement_pb";
+import { EntitlementSnapshotSchema } from "@licet/contracts/licet/licensing/v1/entitlement_pb";
 import type { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
+import type { Snapshot } from "@licet/decide/entitlement";
+import { toSnapshot } from "@licet/decide/from-wire";
 import { TENANT_HEADER } from "@licet/platform/credentials";
 import { ServiceError } from "@licet/platform/errors";
 import type { Logger } from "@licet/platform/logging";
 import { createReplica, type Replica } from "@licet/platform/replica";
 import type { SharedCache } from "@licet/platform/shared-cache/shared-cache";
 import type { Config } from "../config.ts";
-import type { Snapshot } from "../domain/entitlement.ts";
 import { licensingUnavailable } from "../errors.ts";
+import { createBackstop } from "./backstop.ts";
 import type { Freshness } from "./freshness.ts";
-import { toSnapshot } from "./from-licensing.ts";
 import type { LicensingClock } from "./licensing-clock.ts";
+import { createSnapshotStore, type Entry, type Source, splitKey, toKey } from "./snapshot-store.ts";
 
 /** How many customers are remembered as unknown. */
 const MAX_UNKNOWN_CUSTOMERS = 100_000;
@@ -24,9 +24,8 @@ const MAX_UNKNOWN_CUSTOMERS = 100_000;
 const MAX_LOOKUPS = 256;
 /** For how long, in milliseconds, licensing is not asked about facts that are too old after it did not answer. */
 const AWAY_MS = 1_000;
-
-/** Where facts came from. */
-export type Source = "MEMORY" | "REDIS" | "LICENSING";
+/** How many customers are looked at before other work has its turn: a millisecond's worth. */
+const KEYS_PER_TURN = 10_000;
 
 /** A customer's snapshot, where it came from and how old it may be. */
 export interface FoundSnapshot {
@@ -47,8 +46,17 @@ export interface SnapshotCache {
    *   asked too much, or has not got the version either.
    */
   find(tenant: string, customerId: string, atLeast: bigint): Promise<FoundSnapshot>;
-  /** Takes over a snapshot that licensing has published, unless an equal or higher version is known. */
-  apply(snapshot: Snapshot): void;
+  /** As `find` for any version, where that needs no waiting: from memory, and young enough. Undefined otherwise. */
+  findNow(tenant: string, customerId: string): FoundSnapshot | undefined;
+  /** Takes over a snapshot that licensing has published, unless an equal or higher version is known; says whether it did. */
+  apply(snapshot: Snapshot): boolean;
+  /** The snapshot of a customer from memory, whatever its age: null for one who does not exist, undefined when others must be asked. */
+  held(tenant: string, customerId: string): Snapshot | null | undefined;
+  /**
+   * The ids of all customers of a tenant. Undefined when memory does not hold them all. It takes turns with other work, and
+   * may leave out one whose first event comes meanwhile.
+   */
+  customersOf(tenant: string): Promise<Iterable<string> | undefined>;
   /** From this moment of licensing's clock on, every change has been or will be given to `apply`. */
   completeFrom(ms: number): void;
   /** How many customers are in memory. */
@@ -63,34 +71,34 @@ export interface SnapshotCacheOptions {
   readonly licensingClock: LicensingClock;
   readonly config: Config;
   readonly logger: Logger;
-}
-
-/** A snapshot in memory. */
-interface Entry {
-  readonly version: bigint;
-  readonly snapshot: Snapshot;
-  /** Who told it, or has confirmed it since. */
-  source: Source;
-  /** When licensing told or confirmed it, by its clock in epoch milliseconds; 0: only events did. */
-  readAtMs: number;
+  /** From 0 to 1, without 1; `Math.random` when absent. */
+  readonly random?: () => number;
 }
 
 /** Creates an empty cache; the worker fills it. */
 export function createSnapshotCache(options: SnapshotCacheOptions): SnapshotCache {
-  const { freshness, licensingClock, config } = options;
+  const { freshness, licensingClock, config, logger } = options;
+  const steadyMs = (): number => licensingClock.now().steadyMs;
+  const backstop = createBackstop({ ...config, steadyMs, random: options.random ?? Math.random });
+  const toEntry = ({ snapshot, source, readAtMs }: Told): Entry => {
+    return { version: snapshot.version, snapshot, source, readAtMs, dueAtS: backstop.dueAtS() };
+  };
   const replica: Replica<Entry> = createReplica<Entry>({
     name: "customers",
     lookUp: async (key, atLeast) => {
-      const found = (await askShared(options, replica, key, atLeast)) ?? (await askLicensing(options, key));
-      if (found !== undefined) confirm(replica.peek(key) ?? undefined, found);
-      return found;
+      // What others have heard confirms nothing: they may have missed the same event.
+      const shared = backstop.isAsking(key) ? undefined : await askShared(options, replica, key, atLeast);
+      const found = shared ?? (await askLicensing(options, key));
+      return found && toEntry(found);
     },
+    confirm: (held, found) => confirmed(held, found, backstop.dueAtS()),
+    store: createSnapshotStore(),
     maxEntries: config.maxCustomers,
     maxAbsent: MAX_UNKNOWN_CUSTOMERS,
     absentTtlMs: config.unknownCustomerTtlMs,
     maxLookups: MAX_LOOKUPS,
     now: licensingClock.latestMs,
-    steadyMs: () => licensingClock.now().steadyMs,
+    steadyMs,
   });
   const told = (entry: Entry | undefined, source: Source): FoundSnapshot => {
     if (entry !== undefined) {
@@ -104,6 +112,20 @@ export function createSnapshotCache(options: SnapshotCacheOptions): SnapshotCach
     return told(entry, entry?.source ?? "LICENSING");
   };
   const lookUpInTime = createAttempt(options);
+  const confirmLater = (key: string, held: Entry): void =>
+    backstop.confirm(key, async () => {
+      const version = (await replica.refresh(key))?.version;
+      if (version === held.version) return;
+      // An event may be on its way just now; if this comes often, events are lost.
+      logger.info({ ...splitKey(key), held: held.version, version }, "licensing knew a customer's newer version");
+    });
+  /** What memory has, or that the customer is unknown; undefined where that is too old. */
+  const whileYoung = (key: string, held: Entry | null): FoundSnapshot | undefined => {
+    const known = told(held ?? undefined, "MEMORY");
+    if (known.stalenessMs >= config.fenceMs) return undefined;
+    if (held !== null && backstop.isDue(held.dueAtS)) confirmLater(key, held);
+    return known;
+  };
 
   return {
     async find(tenant, customerId, atLeast) {
@@ -111,17 +133,32 @@ export function createSnapshotCache(options: SnapshotCacheOptions): SnapshotCach
       if (atLeast > 0n) await replica.arrival(key, atLeast, config.arrivalTimeoutMs);
       const held = replica.peek(key);
       if (held === undefined || (held?.version ?? 0n) < atLeast) return lookUp(key, atLeast);
-      const known = told(held ?? undefined, "MEMORY");
-      if (known.stalenessMs < config.fenceMs) return known;
+      const young = whileYoung(key, held);
+      if (young !== undefined) return young;
       const asked = await lookUpInTime(() => lookUp(key, atLeast));
       if (asked !== undefined) return asked;
       // Meanwhile time has passed, and events may have come, or have driven it out: of what is not in memory none tell.
       const still = replica.peek(key);
       return still === undefined ? lookUp(key, atLeast) : told(still ?? undefined, "MEMORY");
     },
+    findNow(tenant, customerId) {
+      const key = toKey(tenant, customerId);
+      const held = replica.peek(key);
+      return held === undefined ? undefined : whileYoung(key, held);
+    },
     apply(snapshot) {
-      const { tenant, customerId, version } = snapshot;
-      replica.apply(toKey(tenant, customerId), { version, snapshot, source: "MEMORY", readAtMs: 0 });
+      const { tenant, customerId } = snapshot;
+      return replica.apply(toKey(tenant, customerId), toEntry({ snapshot, source: "MEMORY", readAtMs: 0 }));
+    },
+    held(tenant, customerId) {
+      const entry = replica.peek(toKey(tenant, customerId));
+      if (entry === undefined) return replica.size < config.maxCustomers ? null : undefined;
+      return entry?.snapshot ?? null;
+    },
+    async customersOf(tenant) {
+      const found = await withPrefix(replica.keys(), toKey(tenant, ""));
+      // One that is full may have left some out.
+      return replica.size < config.maxCustomers ? found : undefined;
     },
     completeFrom: replica.completeFrom,
     get size() {
@@ -130,11 +167,24 @@ export function createSnapshotCache(options: SnapshotCacheOptions): SnapshotCach
   };
 }
 
+/** What follows the prefix in the keys that have it. */
+async function withPrefix(keys: Iterable<string>, prefix: string): Promise<Set<string>> {
+  const found = new Set<string>();
+  let looked = 0;
+  for (const key of keys) {
+    if (key.startsWith(prefix)) found.add(key.slice(prefix.length));
+    if (++looked % KEYS_PER_TURN === 0) await setImmediate();
+  }
+  return found;
+}
+
+/** A snapshot as it was told, by whom, and when licensing read it. */
+type Told = Pick<Entry, "snapshot" | "source" | "readAtMs">;
+
 /** What licensing has just told is nothing newer than what is in memory: that is as young, then. */
-function confirm(held: Entry | undefined, found: Entry): void {
-  if (held === undefined || held.version < found.version || held.readAtMs >= found.readAtMs) return;
-  held.readAtMs = found.readAtMs;
-  held.source = found.source;
+function confirmed(held: Entry, found: Entry | undefined, dueAtS: number): Entry {
+  if (found === undefined || held.readAtMs >= found.readAtMs) return { ...held, dueAtS };
+  return { ...held, readAtMs: found.readAtMs, source: found.source, dueAtS };
 }
 
 async function askShared(
@@ -142,14 +192,14 @@ async function askShared(
   replica: Replica<Entry>,
   key: string,
   atLeast: bigint,
-): Promise<Entry | undefined> {
+): Promise<Told | undefined> {
   const value = await shared.get(key);
   if (value === undefined) return undefined;
   const { version, readAtMs, bytes } = value;
   if (version < atLeast || !replica.isCurrent(key, version, readAtMs)) return undefined;
   if (freshness.stalenessMs(readAtMs) >= config.fenceMs) return undefined;
   try {
-    return toEntry(fromBinary(EntitlementSnapshotSchema, bytes), "REDIS", readAtMs);
+    return { snapshot: toSnapshot(fromBinary(EntitlementSnapshotSchema, bytes)), source: "REDIS", readAtMs };
   } catch (error) {
     logger.warn({ err: error }, "the shared cache holds a snapshot that can't be read");
     return undefined;
@@ -159,7 +209,7 @@ async function askShared(
 async function askLicensing(
   { licensing, licensingClock, shared, config, logger }: SnapshotCacheOptions,
   key: string,
-): Promise<Entry | undefined> {
+): Promise<Told | undefined> {
   const { tenant, customerId } = splitKey(key);
   const askedAt = licensingClock.now();
   try {
@@ -178,16 +228,12 @@ async function askLicensing(
       readAtMs,
       bytes: toBinary(EntitlementSnapshotSchema, snapshot),
     });
-    return toEntry(snapshot, "LICENSING", readAtMs);
+    return { snapshot: toSnapshot(snapshot), source: "LICENSING", readAtMs };
   } catch (error) {
     if (error instanceof ServiceError && error.code === "NOT_FOUND") return undefined;
     logger.warn({ err: error, tenant }, "licensing can't be asked about a customer");
     throw licensingUnavailable(`customer ${JSON.stringify(customerId)}`, error);
   }
-}
-
-function toEntry(wire: EntitlementSnapshot, source: Source, readAtMs: number): Entry {
-  return { version: wire.version, snapshot: toSnapshot(wire), source, readAtMs };
 }
 
 /**
@@ -207,14 +253,4 @@ function createAttempt({ config, licensingClock }: SnapshotCacheOptions) {
     if (result === undefined) awayUntilMs = licensingClock.now().steadyMs + AWAY_MS;
     return result;
   };
-}
-
-/** A tenant's id holds no slash, so no two customers share a key. */
-function toKey(tenant: string, customerId: string): string {
-  return `${tenant}/${customerId}`;
-}
-
-function splitKey(key: string): { tenant: string; customerId: string } {
-  const slash = key.indexOf("/");
-  return { tenant: key.slice(0, slash), customerId: key.slice(slash + 1) };
 }

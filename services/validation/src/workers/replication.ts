@@ -3,13 +3,15 @@ import type { Client } from "@connectrpc/connect";
 import { ProductCatalogSchema } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { EntitlementSnapshotSchema } from "@licet/contracts/licet/licensing/v1/entitlement_pb";
 import type { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
+import type { Snapshot } from "@licet/decide/entitlement";
+import { toCatalog, toSnapshot } from "@licet/decide/from-wire";
 import type { EventBus, Position, Subscription } from "@licet/platform/events/bus";
 import { topicOf } from "@licet/platform/events/cloudevent";
 import { createConsumer } from "@licet/platform/events/consumer";
 import type { Logger } from "@licet/platform/logging";
-import { toCatalog, toSnapshot } from "../cache/from-licensing.ts";
 import type { Context } from "../context.ts";
 import { calibrate } from "./calibration.ts";
+import { followUsage } from "./usage.ts";
 
 /** What {@link replicate} needs beside the context. */
 export interface ReplicationOptions {
@@ -35,8 +37,10 @@ export async function replicate(ctx: Context, options: ReplicationOptions): Prom
   try {
     started.push(await followCatalogs(ctx, options, from));
     started.push(await followSnapshots(ctx, options, from));
+    started.push(await followUsage(ctx.usage, options.bus, options.logger));
     const caughtUp = Promise.all(started.map((subscription) => subscription.caughtUp()));
     await Promise.race([caughtUp, abortion(signal)]);
+    ctx.watches.admit();
     return started;
   } catch (error) {
     await Promise.allSettled(started.map((subscription) => subscription.stop()));
@@ -61,6 +65,7 @@ async function loadSnapshots(ctx: Context, { bus, licensing, signal }: Replicati
     for (const snapshot of part.snapshots) ctx.snapshots.apply(toSnapshot(snapshot));
   }
   ctx.freshness.begin(databaseMs);
+  ctx.watches.changes.begin(databaseMs);
   return from;
 }
 
@@ -74,7 +79,11 @@ function followCatalogs(
     desc: ProductCatalogSchema,
     reader: { kind: "all", from },
     apply: async (messages) => {
-      for (const { message } of messages) ctx.catalogs.apply(toCatalog(message));
+      for (const { message } of messages) {
+        const catalog = toCatalog(message);
+        ctx.catalogs.apply(catalog);
+        ctx.watches.productChanged(catalog);
+      }
     },
     logger,
   });
@@ -90,9 +99,19 @@ function followSnapshots(
     desc: EntitlementSnapshotSchema,
     reader: { kind: "all", from },
     apply: async (messages) => {
-      for (const { message } of messages) ctx.snapshots.apply(toSnapshot(message));
+      for (const { message } of messages) applySnapshot(ctx, toSnapshot(message));
     },
-    onHeartbeat: ({ partition, issuedAt }) => ctx.freshness.heard(partition, issuedAt.getTime()),
+    onHeartbeat({ partition, issuedAt }) {
+      ctx.freshness.heard(partition, issuedAt.getTime());
+      ctx.watches.changes.heard(partition, issuedAt.getTime());
+    },
     logger,
   });
+}
+
+function applySnapshot(ctx: Context, snapshot: Snapshot): void {
+  const isNews = ctx.snapshots.apply(snapshot);
+  ctx.states.told(snapshot, isNews && ctx.watches.size > 0);
+  // Also of what a look-up has brought before: watches have not heard of that.
+  ctx.watches.customerChanged(snapshot);
 }

@@ -2,7 +2,7 @@ import { platformError, type ServiceError } from "../../errors.ts";
 import type { Middleware, ServerCall } from "../call.ts";
 
 /** With less time left than this, in milliseconds, work is not begun: its answer would come too late. */
-const MIN_LEFT_MS = 10;
+export const MIN_LEFT_MS = 10;
 /** What a caller of any unary method may ask for at least, in milliseconds. */
 const PATIENT_MS = 5_000;
 /** The longest timer that JavaScript has, in milliseconds. */

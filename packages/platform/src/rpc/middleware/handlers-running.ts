@@ -5,8 +5,14 @@ import type { Middleware } from "../call.ts";
 /** Counts the work that calls from outside have begun and not ended, and tells it as metrics. */
 export interface RunningHandlers {
   /** The step that counts the calls that share `max` slots; it stands inside of the deadline, so that work that was given up still counts. */
-  count(attributes: { readonly area: string; readonly kind: string }, max: number): Middleware;
+  count(attributes: { readonly area: string; readonly kind: string }, max: number): Counting;
 }
+
+/** The step that counts. */
+export type Counting = Middleware & {
+  /** Says that calls from outside come here, although none of them has waited for a handler yet. */
+  served(): void;
+};
 
 interface Sharing {
   readonly attributes: Attributes;
@@ -40,10 +46,11 @@ export function runningHandlers(): RunningHandlers {
   return {
     count(attributes, max) {
       const sharing: Sharing = { attributes, max, running: 0 };
-      return async (call, next) => {
+      // Only then: a pipeline that serves no port must not tell of its own limits under the same name.
+      const served = () => void used.add(sharing);
+      const step: Middleware = async (call, next) => {
         if (call.transport === "local") return next();
-        // Only then: a pipeline that serves no port must not tell of its own limits under the same name.
-        used.add(sharing);
+        served();
         sharing.running += 1;
         try {
           await next();
@@ -51,6 +58,7 @@ export function runningHandlers(): RunningHandlers {
           sharing.running -= 1;
         }
       };
+      return Object.assign(step, { served });
     },
   };
 }

@@ -1,6 +1,12 @@
 import { platformError } from "../../errors.ts";
 import type { Middleware } from "../call.ts";
 
+/** The step that counts, and what it knows. */
+export type Slots = Middleware & {
+  /** Whether the next call from outside would be refused. */
+  full(): boolean;
+};
+
 /** How long a refused caller is asked to wait, in milliseconds. */
 const RETRY_AFTER_MS = 250;
 
@@ -17,12 +23,12 @@ const RETRY_AFTER_MS = 250;
  * But once its caller has given up waiting, its handler is left behind with
  * nobody's slot, and takes one until it has settled.
  */
-export function slots(max: number): Middleware {
+export function slots(max: number): Slots {
   let taken = 0;
   const free = () => {
     taken -= 1;
   };
-  return async (call, next) => {
+  const step: Middleware = async (call, next) => {
     const inner = call.transport === "local";
     if (!inner) {
       if (taken >= max) {
@@ -40,4 +46,5 @@ export function slots(max: number): Middleware {
       } else if (!inner) free();
     }
   };
+  return Object.assign(step, { full: () => taken >= max });
 }

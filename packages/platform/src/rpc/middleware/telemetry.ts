@@ -1,3 +1,4 @@
+import type { IncomingHttpHeaders } from "node:http2";
 import {
   type Attributes,
   context,
@@ -17,8 +18,9 @@ import {
   RPC_SYSTEM_NAME_VALUE_GRPC,
 } from "@opentelemetry/semantic-conventions";
 import { type Code, ServiceError } from "../../errors.ts";
-import { meter } from "../../telemetry.ts";
+import { meter, recordsTraces } from "../../telemetry.ts";
 import type { Middleware, ServerCall, TransportName } from "../call.ts";
+import type { ShortcutSteps } from "../shortcut.ts";
 
 /** `rpc.system.name` by transport; an in-process call behaves as the gRPC call that it replaces. */
 const systemName: Readonly<Record<TransportName, string>> = {
@@ -52,12 +54,18 @@ interface Series {
   active: number;
 }
 
+/** The step that measures. */
+export type Measuring = Middleware & {
+  /** What it does for calls over gRPC of this method that are answered without passing through it, all of them well. */
+  shortcut(name: string): Pick<ShortcutSteps, "recorded" | "answered">;
+};
+
 /**
  * Measures every call: a server span that continues the caller's trace, the
  * histogram `rpc.server.call.duration` in seconds, and the number of calls
  * under way. The outermost step, so it sees what the caller sees.
  */
-export function telemetry(): Middleware {
+export function telemetry(): Measuring {
   const tracer = trace.getTracer("licet.rpc");
   const instruments = meter("licet.rpc");
   const all = new Map<string, Series>();
@@ -74,7 +82,7 @@ export function telemetry(): Middleware {
     for (const series of all.values()) result.observe(series.active, series.attributes);
   });
 
-  return async (call, next) => {
+  const step: Middleware = async (call, next) => {
     const startedAt = performance.now();
     const series = seriesOf(all, call);
     const parent = parentOf(call);
@@ -94,9 +102,22 @@ export function telemetry(): Middleware {
       span.end();
     }
   };
+  return Object.assign(step, {
+    shortcut(name: string) {
+      const outcome = outcomeOf(seriesOf(all, { transport: "grpc", name }), "OK");
+      return {
+        recorded: ({ traceparent }: IncomingHttpHeaders) =>
+          traceparent === undefined ? recordsTraces() : !unsampled.test(String(traceparent)),
+        answered: (durationMs: number) => duration.record(durationMs / 1_000, outcome),
+      };
+    },
+  });
 }
 
-function seriesOf(all: Map<string, Series>, { transport, name }: ServerCall): Series {
+/** A caller's trace that nobody records (W3C Trace Context: the lowest bit of the flags). */
+const unsampled = /-[0-9a-f][02468ace]$/;
+
+function seriesOf(all: Map<string, Series>, { transport, name }: Pick<ServerCall, "transport" | "name">): Series {
   const system = systemName[transport];
   const key = `${system} ${name}`;
   let series = all.get(key);

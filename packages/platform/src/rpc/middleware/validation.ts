@@ -1,6 +1,7 @@
 import type { Message } from "@bufbuild/protobuf";
 import { unlessAborted } from "../abort.ts";
 import type { Middleware, ServerCall } from "../call.ts";
+import { isProved } from "../codec.ts";
 import type { MessageRules } from "../message-rules.ts";
 
 /**
@@ -11,7 +12,9 @@ import type { MessageRules } from "../message-rules.ts";
 export function validation(rules: MessageRules): Middleware {
   return async (call, next) => {
     const { methodKind, input } = call.method;
-    const check = (request: Message) => rules.check(input, request);
+    const check = (request: Message) => {
+      if (!isProved(request)) rules.check(input, request);
+    };
     if (methodKind === "unary" || methodKind === "server_streaming") {
       const request = (await call.exchange.receive()) as Message;
       check(request);

@@ -18,12 +18,15 @@ const DURATION =
  * Whether everything in a message can be kept and shown. The binary format carries values that nothing behind it takes:
  * texts with U+0000, which neither the database nor the event log can store, and a Timestamp or Duration outside the range
  * that its type defines. It runs on every request, hence on plain properties; {@link malformedField} says what and where.
+ *
+ * @param except properties of the message that are not looked into.
  */
-export function isWellFormed(value: unknown): boolean {
+export function isWellFormed(value: unknown, except?: ReadonlySet<string>): boolean {
   if (typeof value === "string") return !value.includes("\0");
   if (typeof value !== "object" || value === null || value instanceof Uint8Array) return true;
   if (timeFlaw(value) !== undefined) return false;
   for (const name in value) {
+    if (except?.has(name)) continue;
     if (name.includes("\0") || !isWellFormed((value as Record<string, unknown>)[name])) return false;
   }
   return true;

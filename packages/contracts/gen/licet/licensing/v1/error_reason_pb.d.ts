@@ -405,9 +405,9 @@ export enum ErrorReason {
   BULK_OPERATION_NOT_FOUND = 105,
 
   /**
-   * FAILED_PRECONDITION, in the errors of an import only: the license is there
-   * and differs in something that an import does not change. The metadata
-   * `field` says what.
+   * FAILED_PRECONDITION: the license of an import's row is there and differs in
+   * something that an import does not change. The metadata `field` says what.
+   * Only in the errors of an import.
    *
    * @generated from enum value: ERROR_REASON_ROW_DIFFERS = 106;
    */

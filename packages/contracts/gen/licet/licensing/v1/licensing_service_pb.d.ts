@@ -1815,11 +1815,17 @@ export declare type GetEntitlementSnapshotResponse = Message<"licet.licensing.v1
 export declare const GetEntitlementSnapshotResponseSchema: GenMessage<GetEntitlementSnapshotResponse>;
 
 /**
- * StreamEntitlementSnapshotsRequest has nothing to say.
+ * StreamEntitlementSnapshotsRequest says whose.
  *
  * @generated from message licet.licensing.v1.StreamEntitlementSnapshotsRequest
  */
 export declare type StreamEntitlementSnapshotsRequest = Message<"licet.licensing.v1.StreamEntitlementSnapshotsRequest"> & {
+  /**
+   * One tenant's only; all tenants' when empty.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
 };
 
 /**
@@ -2325,8 +2331,8 @@ export declare const LicensingService: GenService<{
   },
   /**
    * StreamEntitlementSnapshots returns the product catalogues and then the
-   * snapshots of all customers of all tenants, and ends. For the other
-   * services, at their start; changes come by the event topics.
+   * snapshots of all customers, of all tenants or of one, and ends. For the
+   * other services, at their start; changes come by the event topics.
    *
    * @generated from rpc licet.licensing.v1.LicensingService.StreamEntitlementSnapshots
    */

@@ -54,3 +54,113 @@ export declare type UsageTracked = Message<"licet.metering.v1.UsageTracked"> & {
  */
 export declare const UsageTrackedSchema: GenMessage<UsageTracked>;
 
+/**
+ * UsageLevels is how much a customer has used so far: a level for each metric
+ * and license that events have named, at most 500, the first by metric and
+ * license. The topic keeps the last message of each customer. A heartbeat in it
+ * vouches for the events accepted before its time: they are counted, and what
+ * they changed was published.
+ *
+ * @generated from message licet.metering.v1.UsageLevels
+ */
+export declare type UsageLevels = Message<"licet.metering.v1.UsageLevels"> & {
+  /**
+   * The tenant.
+   *
+   * @generated from field: string tenant_id = 1;
+   */
+  tenantId: string;
+
+  /**
+   * The customer.
+   *
+   * @generated from field: string customer_id = 2;
+   */
+  customerId: string;
+
+  /**
+   * How many events are in it: rises with every change. What has a lower one
+   * than is known already is old.
+   *
+   * @generated from field: int64 version = 3;
+   */
+  version: bigint;
+
+  /**
+   * The levels, by metric and license.
+   *
+   * @generated from field: repeated licet.metering.v1.MetricLevel levels = 4;
+   */
+  levels: MetricLevel[];
+};
+
+/**
+ * Describes the message licet.metering.v1.UsageLevels.
+ * Use `create(UsageLevelsSchema)` to create a new message.
+ */
+export declare const UsageLevelsSchema: GenMessage<UsageLevels>;
+
+/**
+ * MetricLevel is how much was used of a metric in the windows that limits
+ * have. A day or month that is over counts nothing any more.
+ *
+ * @generated from message licet.metering.v1.MetricLevel
+ */
+export declare type MetricLevel = Message<"licet.metering.v1.MetricLevel"> & {
+  /**
+   * The metric's code.
+   *
+   * @generated from field: string metric = 1;
+   */
+  metric: string;
+
+  /**
+   * The license that the events named; empty: none, and the level counts
+   * against every license of the customer.
+   *
+   * @generated from field: string license_id = 2;
+   */
+  licenseId: string;
+
+  /**
+   * When the last day with usage began, at midnight UTC; never ahead.
+   *
+   * @generated from field: google.protobuf.Timestamp day_start = 3;
+   */
+  dayStart?: Timestamp | undefined;
+
+  /**
+   * What was used in it, as a decimal.
+   *
+   * @generated from field: string day_used = 4;
+   */
+  dayUsed: string;
+
+  /**
+   * When the last month with usage began, at midnight UTC; never ahead.
+   *
+   * @generated from field: google.protobuf.Timestamp month_start = 5;
+   */
+  monthStart?: Timestamp | undefined;
+
+  /**
+   * What was used in it, as a decimal.
+   *
+   * @generated from field: string month_used = 6;
+   */
+  monthUsed: string;
+
+  /**
+   * What was used ever, as a decimal.
+   *
+   * @generated from field: string lifetime_used = 7;
+   */
+  lifetimeUsed: string;
+};
+
+/**
+ * Describes the message licet.metering.v1.MetricLevel.
+ * Use `create(MetricLevelSchema)` to create a new message.
+ */
+export declare const MetricLevelSchema: GenMessage<MetricLevel>;
+

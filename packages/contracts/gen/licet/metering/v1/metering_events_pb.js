@@ -11,7 +11,7 @@ import { file_licet_options_v1_options } from "../../options/v1/options_pb.js";
  * Describes the file licet/metering/v1/metering_events.proto.
  */
 export const file_licet_metering_v1_metering_events = /*@__PURE__*/
-  fileDesc("CidsaWNldC9tZXRlcmluZy92MS9tZXRlcmluZ19ldmVudHMucHJvdG8SEWxpY2V0Lm1ldGVyaW5nLnYxIqkBCgxVc2FnZVRyYWNrZWQSEQoJdGVuYW50X2lkGAEgASgJEiwKBWV2ZW50GAIgASgLMh0ubGljZXQubWV0ZXJpbmcudjEuVXNhZ2VFdmVudBIvCgthY2NlcHRlZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFYWN0b3IYBCABKAk6GNq1GBQKDmxpY2V0LnVzYWdlLnYxEAQgB2IGcHJvdG8z", [file_google_protobuf_timestamp, file_licet_metering_v1_usage, file_licet_options_v1_options]);
+  fileDesc("CidsaWNldC9tZXRlcmluZy92MS9tZXRlcmluZ19ldmVudHMucHJvdG8SEWxpY2V0Lm1ldGVyaW5nLnYxIqkBCgxVc2FnZVRyYWNrZWQSEQoJdGVuYW50X2lkGAEgASgJEiwKBWV2ZW50GAIgASgLMh0ubGljZXQubWV0ZXJpbmcudjEuVXNhZ2VFdmVudBIvCgthY2NlcHRlZF9hdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDQoFYWN0b3IYBCABKAk6GNq1GBQKDmxpY2V0LnVzYWdlLnYxEAQgByKZAQoLVXNhZ2VMZXZlbHMSEQoJdGVuYW50X2lkGAEgASgJEhMKC2N1c3RvbWVyX2lkGAIgASgJEg8KB3ZlcnNpb24YAyABKAMSLgoGbGV2ZWxzGAQgAygLMh4ubGljZXQubWV0ZXJpbmcudjEuTWV0cmljTGV2ZWw6Idq1GB0KFWxpY2V0LnVzYWdlLWxldmVscy52MRAEGAEgASLOAQoLTWV0cmljTGV2ZWwSDgoGbWV0cmljGAEgASgJEhIKCmxpY2Vuc2VfaWQYAiABKAkSLQoJZGF5X3N0YXJ0GAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghkYXlfdXNlZBgEIAEoCRIvCgttb250aF9zdGFydBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKbW9udGhfdXNlZBgGIAEoCRIVCg1saWZldGltZV91c2VkGAcgASgJYgZwcm90bzM", [file_google_protobuf_timestamp, file_licet_metering_v1_usage, file_licet_options_v1_options]);
 
 /**
  * Describes the message licet.metering.v1.UsageTracked.
@@ -19,4 +19,18 @@ export const file_licet_metering_v1_metering_events = /*@__PURE__*/
  */
 export const UsageTrackedSchema = /*@__PURE__*/
   messageDesc(file_licet_metering_v1_metering_events, 0);
+
+/**
+ * Describes the message licet.metering.v1.UsageLevels.
+ * Use `create(UsageLevelsSchema)` to create a new message.
+ */
+export const UsageLevelsSchema = /*@__PURE__*/
+  messageDesc(file_licet_metering_v1_metering_events, 1);
+
+/**
+ * Describes the message licet.metering.v1.MetricLevel.
+ * Use `create(MetricLevelSchema)` to create a new message.
+ */
+export const MetricLevelSchema = /*@__PURE__*/
+  messageDesc(file_licet_metering_v1_metering_events, 2);
 

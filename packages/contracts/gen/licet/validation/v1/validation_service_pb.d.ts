@@ -5,9 +5,11 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { ConsistencyToken } from "../../licensing/v1/customer_pb.js";
-import type { Enforcement, LicenseType, LimitWindow } from "../../licensing/v1/catalog_pb.js";
+import type { Enforcement, LicenseType, LimitWindow, ProductCatalog } from "../../licensing/v1/catalog_pb.js";
 import type { LicenseStatus } from "../../licensing/v1/license_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import type { Status } from "../../../google/rpc/status_pb.js";
+import type { EntitlementSnapshot } from "../../licensing/v1/entitlement_pb.js";
 
 /**
  * Describes the file licet/validation/v1/validation_service.proto.
@@ -37,12 +39,24 @@ export declare type ValidateFeatureRequest = Message<"licet.validation.v1.Valida
   /**
    * What is about to happen. `product` narrows the question to one product.
    * A key that is the metric of a limit holds the value after the action, as
-   * a decimal: `users = 50` against a maximum of 50 is allowed. Other keys
-   * are ignored.
+   * a decimal: `users = 50` against a maximum of 50 is allowed. It is compared
+   * with all limits of the metric; with a window behind it, such as
+   * `api_calls/per_day` (`gauge`, `per_second`, `per_day`, `per_month`,
+   * `lifetime`), with that limit only. What it is compared with is not compared
+   * with what usage metering has counted. Other keys are ignored.
    *
    * @generated from field: map<string, string> context = 3;
    */
   context: { [key: string]: string };
+
+  /**
+   * What the action uses, as decimals by metric: it is counted together with
+   * the check, so that of all who ask at once no one exceeds the limit. Answered
+   * with UNIMPLEMENTED `CONSUME_NOT_AVAILABLE`, because nothing does so yet.
+   *
+   * @generated from field: map<string, string> consume = 4;
+   */
+  consume: { [key: string]: string };
 
   /**
    * The `consistency_token` of a write: the answer has seen that write. Where
@@ -52,6 +66,13 @@ export declare type ValidateFeatureRequest = Message<"licet.validation.v1.Valida
    * @generated from field: licet.licensing.v1.ConsistencyToken at_least = 5;
    */
   atLeast?: ConsistencyToken | undefined;
+
+  /**
+   * Whether the answer tells step by step how it came about.
+   *
+   * @generated from field: bool explain = 6;
+   */
+  explain: boolean;
 };
 
 /**
@@ -152,7 +173,8 @@ export declare type DecidingGrant = Message<"licet.validation.v1.DecidingGrant">
 export declare const DecidingGrantSchema: GenMessage<DecidingGrant>;
 
 /**
- * LimitViolation is a limit that a value of the context exceeds.
+ * LimitViolation is a limit that a value of the context exceeds, or of which
+ * usage has left nothing.
  *
  * @generated from message licet.validation.v1.LimitViolation
  */
@@ -165,7 +187,7 @@ export declare type LimitViolation = Message<"licet.validation.v1.LimitViolation
   metric: string;
 
   /**
-   * The value asked about, as a decimal.
+   * The value asked about, or what was used so far, as a decimal.
    *
    * @generated from field: string current = 2;
    */
@@ -191,6 +213,21 @@ export declare type LimitViolation = Message<"licet.validation.v1.LimitViolation
    * @generated from field: licet.licensing.v1.Enforcement enforcement = 5;
    */
   enforcement: Enforcement;
+
+  /**
+   * Where `current` comes from.
+   *
+   * @generated from field: licet.validation.v1.LimitSource source = 6;
+   */
+  source: LimitSource;
+
+  /**
+   * When the count of usage begins anew; absent: never, or `current` is from
+   * the context.
+   *
+   * @generated from field: google.protobuf.Timestamp resets_at = 7;
+   */
+  resetsAt?: Timestamp | undefined;
 };
 
 /**
@@ -198,6 +235,87 @@ export declare type LimitViolation = Message<"licet.validation.v1.LimitViolation
  * Use `create(LimitViolationSchema)` to create a new message.
  */
 export declare const LimitViolationSchema: GenMessage<LimitViolation>;
+
+/**
+ * Explanation is how an answer came about. A license allows where its steps
+ * CLOCK and POLICY passed, PLAN or GRANT did, and no LIMIT and no USAGE did not.
+ * It lets reduce what is open where it is suspended or expired, has the feature,
+ * and POLICY says so.
+ *
+ * @generated from message licet.validation.v1.Explanation
+ */
+export declare type Explanation = Message<"licet.validation.v1.Explanation"> & {
+  /**
+   * First of the customer, then of the license that decided, then of the others
+   * in the order in which they count. All steps of a license are taken, also
+   * behind one that did not pass.
+   *
+   * @generated from field: repeated licet.validation.v1.ExplanationStep steps = 1;
+   */
+  steps: ExplanationStep[];
+
+  /**
+   * How many steps more there were: of at most 300 the rest is left out.
+   *
+   * @generated from field: uint32 omitted_steps = 2;
+   */
+  omittedSteps: number;
+};
+
+/**
+ * Describes the message licet.validation.v1.Explanation.
+ * Use `create(ExplanationSchema)` to create a new message.
+ */
+export declare const ExplanationSchema: GenMessage<Explanation>;
+
+/**
+ * ExplanationStep is one thing that was looked at.
+ *
+ * @generated from message licet.validation.v1.ExplanationStep
+ */
+export declare type ExplanationStep = Message<"licet.validation.v1.ExplanationStep"> & {
+  /**
+   * What was looked at.
+   *
+   * @generated from field: licet.validation.v1.ExplanationSubject subject = 1;
+   */
+  subject: ExplanationSubject;
+
+  /**
+   * The license in question; empty where the step is about none.
+   *
+   * @generated from field: string license_id = 2;
+   */
+  licenseId: string;
+
+  /**
+   * Whether the step spoke for the answer `yes`. A soft limit always does.
+   *
+   * @generated from field: bool passed = 3;
+   */
+  passed: boolean;
+
+  /**
+   * What was found, as a sentence for people.
+   *
+   * @generated from field: string sentence = 4;
+   */
+  sentence: string;
+
+  /**
+   * What was found, for programs: such as `plan_version` = `3`, `metric` =
+   * `users`, `maximum` = `50`, `current` = `51`.
+   *
+   * @generated from field: map<string, string> facts = 5;
+   */
+  facts: { [key: string]: string };
+};
+
+/**
+ * Describes the message licet.validation.v1.ExplanationStep.
+ * Use `create(ExplanationStepSchema)` to create a new message.
+ */
+export declare const ExplanationStepSchema: GenMessage<ExplanationStep>;
 
 /**
  * ValidateFeatureResponse is the decision.
@@ -282,6 +400,13 @@ export declare type ValidateFeatureResponse = Message<"licet.validation.v1.Valid
   degraded: boolean;
 
   /**
+   * How it came about; present only where `explain` asked for it.
+   *
+   * @generated from field: licet.validation.v1.Explanation explanation = 11;
+   */
+  explanation?: Explanation | undefined;
+
+  /**
    * The grant that `license` has of the feature and that has not expired, also
    * where its plan has the feature too; absent: there is none, or the answer is
    * no.
@@ -289,6 +414,15 @@ export declare type ValidateFeatureResponse = Message<"licet.validation.v1.Valid
    * @generated from field: licet.validation.v1.DecidingGrant grant = 12;
    */
   grant?: DecidingGrant | undefined;
+
+  /**
+   * How old, in milliseconds, the counts of usage may be that limits were
+   * compared with: what was accepted longer ago is in them. However old, they
+   * decide. Absent: no limit was compared with any.
+   *
+   * @generated from field: optional int64 usage_staleness_ms = 13;
+   */
+  usageStalenessMs?: bigint | undefined;
 };
 
 /**
@@ -296,6 +430,491 @@ export declare type ValidateFeatureResponse = Message<"licet.validation.v1.Valid
  * Use `create(ValidateFeatureResponseSchema)` to create a new message.
  */
 export declare const ValidateFeatureResponseSchema: GenMessage<ValidateFeatureResponse>;
+
+/**
+ * CheckFeaturesRequest asks about many features of one customer.
+ *
+ * @generated from message licet.validation.v1.CheckFeaturesRequest
+ */
+export declare type CheckFeaturesRequest = Message<"licet.validation.v1.CheckFeaturesRequest"> & {
+  /**
+   * The customer, by the tenant's own identifier.
+   *
+   * @generated from field: string customer_id = 1;
+   */
+  customerId: string;
+
+  /**
+   * The features' codes; the answer has their order.
+   *
+   * @generated from field: repeated string features = 2;
+   */
+  features: string[];
+
+  /**
+   * As in ValidateFeatureRequest, for every feature.
+   *
+   * @generated from field: map<string, string> context = 3;
+   */
+  context: { [key: string]: string };
+
+  /**
+   * As in ValidateFeatureRequest.
+   *
+   * @generated from field: licet.licensing.v1.ConsistencyToken at_least = 5;
+   */
+  atLeast?: ConsistencyToken | undefined;
+};
+
+/**
+ * Describes the message licet.validation.v1.CheckFeaturesRequest.
+ * Use `create(CheckFeaturesRequestSchema)` to create a new message.
+ */
+export declare const CheckFeaturesRequestSchema: GenMessage<CheckFeaturesRequest>;
+
+/**
+ * CheckFeaturesResponse is the decisions, in columns.
+ *
+ * @generated from message licet.validation.v1.CheckFeaturesResponse
+ */
+export declare type CheckFeaturesResponse = Message<"licet.validation.v1.CheckFeaturesResponse"> & {
+  /**
+   * One byte for each feature, in the order of the request: the number of the
+   * Decision in the two highest bits, that of the DecisionReason in the others.
+   *
+   * @generated from field: bytes verdicts = 1;
+   */
+  verdicts: Uint8Array;
+
+  /**
+   * The licenses that decided, each once.
+   *
+   * @generated from field: repeated licet.validation.v1.LicenseSummary licenses = 2;
+   */
+  licenses: LicenseSummary[];
+
+  /**
+   * For each feature, which of `licenses` decided, from 1; 0: none. Empty where
+   * there is one license at most, and it decided wherever the reason is not
+   * `NO_LICENSE` or `FEATURE_NOT_IN_PLAN`.
+   *
+   * @generated from field: repeated uint32 license_refs = 3;
+   */
+  licenseRefs: number[];
+
+  /**
+   * As in ValidateFeatureResponse.
+   *
+   * @generated from field: int64 version = 7;
+   */
+  version: bigint;
+
+  /**
+   * As in ValidateFeatureResponse.
+   *
+   * @generated from field: licet.validation.v1.DecisionSource source = 8;
+   */
+  source: DecisionSource;
+
+  /**
+   * As in ValidateFeatureResponse.
+   *
+   * @generated from field: int64 staleness_ms = 9;
+   */
+  stalenessMs: bigint;
+
+  /**
+   * As in ValidateFeatureResponse.
+   *
+   * @generated from field: bool degraded = 10;
+   */
+  degraded: boolean;
+
+  /**
+   * As in ValidateFeatureResponse.
+   *
+   * @generated from field: optional int64 usage_staleness_ms = 13;
+   */
+  usageStalenessMs?: bigint | undefined;
+};
+
+/**
+ * Describes the message licet.validation.v1.CheckFeaturesResponse.
+ * Use `create(CheckFeaturesResponseSchema)` to create a new message.
+ */
+export declare const CheckFeaturesResponseSchema: GenMessage<CheckFeaturesResponse>;
+
+/**
+ * BatchValidateRequest asks many questions.
+ *
+ * @generated from message licet.validation.v1.BatchValidateRequest
+ */
+export declare type BatchValidateRequest = Message<"licet.validation.v1.BatchValidateRequest"> & {
+  /**
+   * The questions; the answer has their order. Each is judged by itself: one
+   * that breaks a rule has its error in its place.
+   *
+   * @generated from field: repeated licet.validation.v1.ValidateFeatureRequest questions = 1;
+   */
+  questions: ValidateFeatureRequest[];
+};
+
+/**
+ * Describes the message licet.validation.v1.BatchValidateRequest.
+ * Use `create(BatchValidateRequestSchema)` to create a new message.
+ */
+export declare const BatchValidateRequestSchema: GenMessage<BatchValidateRequest>;
+
+/**
+ * BatchValidateResponse has the answers.
+ *
+ * @generated from message licet.validation.v1.BatchValidateResponse
+ */
+export declare type BatchValidateResponse = Message<"licet.validation.v1.BatchValidateResponse"> & {
+  /**
+   * One for each question, in their order.
+   *
+   * @generated from field: repeated licet.validation.v1.Answer answers = 1;
+   */
+  answers: Answer[];
+};
+
+/**
+ * Describes the message licet.validation.v1.BatchValidateResponse.
+ * Use `create(BatchValidateResponseSchema)` to create a new message.
+ */
+export declare const BatchValidateResponseSchema: GenMessage<BatchValidateResponse>;
+
+/**
+ * Answer is what became of one question of many.
+ *
+ * @generated from message licet.validation.v1.Answer
+ */
+export declare type Answer = Message<"licet.validation.v1.Answer"> & {
+  /**
+   * Which of the two.
+   *
+   * @generated from oneof licet.validation.v1.Answer.result
+   */
+  result: {
+    /**
+     * It was answered.
+     *
+     * @generated from field: licet.validation.v1.ValidateFeatureResponse response = 1;
+     */
+    value: ValidateFeatureResponse;
+    case: "response";
+  } | {
+    /**
+     * It was not: the status that ValidateFeature would have ended with.
+     *
+     * @generated from field: google.rpc.Status error = 2;
+     */
+    value: Status;
+    case: "error";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message licet.validation.v1.Answer.
+ * Use `create(AnswerSchema)` to create a new message.
+ */
+export declare const AnswerSchema: GenMessage<Answer>;
+
+/**
+ * ValidateStreamRequest asks some questions.
+ *
+ * @generated from message licet.validation.v1.ValidateStreamRequest
+ */
+export declare type ValidateStreamRequest = Message<"licet.validation.v1.ValidateStreamRequest"> & {
+  /**
+   * The questions; the answers have their order, over all messages. Each is
+   * judged by itself: one that breaks a rule has its error in its place.
+   *
+   * @generated from field: repeated licet.validation.v1.ValidateFeatureRequest questions = 1;
+   */
+  questions: ValidateFeatureRequest[];
+};
+
+/**
+ * Describes the message licet.validation.v1.ValidateStreamRequest.
+ * Use `create(ValidateStreamRequestSchema)` to create a new message.
+ */
+export declare const ValidateStreamRequestSchema: GenMessage<ValidateStreamRequest>;
+
+/**
+ * ValidateStreamResponse has some answers.
+ *
+ * @generated from message licet.validation.v1.ValidateStreamResponse
+ */
+export declare type ValidateStreamResponse = Message<"licet.validation.v1.ValidateStreamResponse"> & {
+  /**
+   * The next ones, in the order of the questions.
+   *
+   * @generated from field: repeated licet.validation.v1.Answer answers = 1;
+   */
+  answers: Answer[];
+};
+
+/**
+ * Describes the message licet.validation.v1.ValidateStreamResponse.
+ * Use `create(ValidateStreamResponseSchema)` to create a new message.
+ */
+export declare const ValidateStreamResponseSchema: GenMessage<ValidateStreamResponse>;
+
+/**
+ * WatchEntitlementsRequest says what to watch.
+ *
+ * @generated from message licet.validation.v1.WatchEntitlementsRequest
+ */
+export declare type WatchEntitlementsRequest = Message<"licet.validation.v1.WatchEntitlementsRequest"> & {
+  /**
+   * The customers to watch, also such as don't exist yet; all of the tenant
+   * when empty.
+   *
+   * @generated from field: repeated string customer_ids = 1;
+   */
+  customerIds: string[];
+
+  /**
+   * `resume_token` of the last message that was dealt with; empty at the first
+   * time. It holds for the same `customer_ids`; with others the watch begins
+   * from the beginning.
+   *
+   * @generated from field: string resume_token = 2;
+   */
+  resumeToken: string;
+};
+
+/**
+ * Describes the message licet.validation.v1.WatchEntitlementsRequest.
+ * Use `create(WatchEntitlementsRequestSchema)` to create a new message.
+ */
+export declare const WatchEntitlementsRequestSchema: GenMessage<WatchEntitlementsRequest>;
+
+/**
+ * WatchEntitlementsResponse is one message of a watch.
+ *
+ * @generated from message licet.validation.v1.WatchEntitlementsResponse
+ */
+export declare type WatchEntitlementsResponse = Message<"licet.validation.v1.WatchEntitlementsResponse"> & {
+  /**
+   * Where a watch goes on that has dealt with this message and all before it;
+   * empty from `reset` until `synchronized`: from the beginning.
+   *
+   * @generated from field: string resume_token = 1;
+   */
+  resumeToken: string;
+
+  /**
+   * What the message brings.
+   *
+   * @generated from oneof licet.validation.v1.WatchEntitlementsResponse.content
+   */
+  content: {
+    /**
+     * All that is known from before is to be forgotten once `synchronized`
+     * comes, unless it was told again by then.
+     *
+     * @generated from field: licet.validation.v1.WatchReset reset = 2;
+     */
+    value: WatchReset;
+    case: "reset";
+  } | {
+    /**
+     * All that holds for a customer from now on, if its version is higher than
+     * the one that is known. A customer that the tenant does not have comes with
+     * version 0 and no licenses. Of a license it has what decides: its id,
+     * product, plan, type, status, features, grants, limits, add-ons and times;
+     * notes, prices, seats, etags and who did what are left out, and so is
+     * `issued_at`.
+     *
+     * @generated from field: licet.licensing.v1.EntitlementSnapshot snapshot = 3;
+     */
+    value: EntitlementSnapshot;
+    case: "snapshot";
+  } | {
+    /**
+     * The features of a product and their policies, without its name; applied as
+     * a snapshot is.
+     *
+     * @generated from field: licet.licensing.v1.ProductCatalog catalog = 4;
+     */
+    value: ProductCatalog;
+    case: "catalog";
+  } | {
+    /**
+     * The first state is complete, or what was missed since the token is.
+     *
+     * @generated from field: licet.validation.v1.WatchHeartbeat synchronized = 5;
+     */
+    value: WatchHeartbeat;
+    case: "synchronized";
+  } | {
+    /**
+     * Sent every second, behind everything that it vouches for.
+     *
+     * @generated from field: licet.validation.v1.WatchHeartbeat heartbeat = 6;
+     */
+    value: WatchHeartbeat;
+    case: "heartbeat";
+  } | {
+    /**
+     * What a customer has used so far.
+     *
+     * @generated from field: licet.validation.v1.EntitlementUsage usage = 7;
+     */
+    value: EntitlementUsage;
+    case: "usage";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * In the first message of a stream only: the latest that the clock of
+   * licensing's database could show when the instance sent it. It showed that,
+   * or less, at some time while the watcher waited for the message: by this
+   * the watcher knows how far its own clock is off, and sees a connection that
+   * delivers everything late by heartbeats that are old.
+   *
+   * @generated from field: google.protobuf.Timestamp sent_at = 8;
+   */
+  sentAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message licet.validation.v1.WatchEntitlementsResponse.
+ * Use `create(WatchEntitlementsResponseSchema)` to create a new message.
+ */
+export declare const WatchEntitlementsResponseSchema: GenMessage<WatchEntitlementsResponse>;
+
+/**
+ * WatchReset says that the watch begins from the beginning.
+ *
+ * @generated from message licet.validation.v1.WatchReset
+ */
+export declare type WatchReset = Message<"licet.validation.v1.WatchReset"> & {
+};
+
+/**
+ * Describes the message licet.validation.v1.WatchReset.
+ * Use `create(WatchResetSchema)` to create a new message.
+ */
+export declare const WatchResetSchema: GenMessage<WatchReset>;
+
+/**
+ * WatchHeartbeat says that the watch lives, and how old it is.
+ *
+ * @generated from message licet.validation.v1.WatchHeartbeat
+ */
+export declare type WatchHeartbeat = Message<"licet.validation.v1.WatchHeartbeat"> & {
+  /**
+   * By the clock of licensing's database: whatever was committed before it of
+   * the customers watched was sent before this message. It stays behind while
+   * the instance is cut off from the event log.
+   *
+   * @generated from field: google.protobuf.Timestamp facts_as_of = 1;
+   */
+  factsAsOf?: Timestamp | undefined;
+
+  /**
+   * By the same clock, as the instance takes it to be: when the message was
+   * sent. Facts are `sent_at` minus `facts_as_of` old then.
+   *
+   * @generated from field: google.protobuf.Timestamp sent_at = 2;
+   */
+  sentAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message licet.validation.v1.WatchHeartbeat.
+ * Use `create(WatchHeartbeatSchema)` to create a new message.
+ */
+export declare const WatchHeartbeatSchema: GenMessage<WatchHeartbeat>;
+
+/**
+ * EntitlementUsage is what a customer has used so far of what its limits count.
+ *
+ * @generated from message licet.validation.v1.EntitlementUsage
+ */
+export declare type EntitlementUsage = Message<"licet.validation.v1.EntitlementUsage"> & {
+  /**
+   * The customer.
+   *
+   * @generated from field: string customer_id = 1;
+   */
+  customerId: string;
+
+  /**
+   * A counter for each metric and window that was used and that a limit of the
+   * customer may have; what has none was not used.
+   *
+   * @generated from field: repeated licet.validation.v1.UsageLevel levels = 2;
+   */
+  levels: UsageLevel[];
+
+  /**
+   * By usage metering's clock: what was accepted before is in it, unless it is
+   * quarantined.
+   *
+   * @generated from field: google.protobuf.Timestamp as_of = 3;
+   */
+  asOf?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message licet.validation.v1.EntitlementUsage.
+ * Use `create(EntitlementUsageSchema)` to create a new message.
+ */
+export declare const EntitlementUsageSchema: GenMessage<EntitlementUsage>;
+
+/**
+ * UsageLevel is a counter. What counts against a limit of a license is the sum
+ * of those that name the license and of those that name none.
+ *
+ * @generated from message licet.validation.v1.UsageLevel
+ */
+export declare type UsageLevel = Message<"licet.validation.v1.UsageLevel"> & {
+  /**
+   * The metric's code.
+   *
+   * @generated from field: string metric = 1;
+   */
+  metric: string;
+
+  /**
+   * The span that it counts over; never GAUGE or PER_SECOND.
+   *
+   * @generated from field: licet.licensing.v1.LimitWindow window = 2;
+   */
+  window: LimitWindow;
+
+  /**
+   * When the span began: the UTC day or month; absent for LIFETIME.
+   *
+   * @generated from field: google.protobuf.Timestamp window_start = 3;
+   */
+  windowStart?: Timestamp | undefined;
+
+  /**
+   * What was used in it, as a decimal.
+   *
+   * @generated from field: string used = 4;
+   */
+  used: string;
+
+  /**
+   * The license whose limits it counts against, because events named it; empty:
+   * those of every license of the customer.
+   *
+   * @generated from field: string license_id = 5;
+   */
+  licenseId: string;
+};
+
+/**
+ * Describes the message licet.validation.v1.UsageLevel.
+ * Use `create(UsageLevelSchema)` to create a new message.
+ */
+export declare const UsageLevelSchema: GenMessage<UsageLevel>;
 
 /**
  * Decision is the answer in one word.
@@ -339,9 +958,10 @@ export enum Decision {
 export declare const DecisionSchema: GenEnum<Decision>;
 
 /**
- * DecisionReason is why. Where several licenses deny, the first of this order
- * is told: facts too old, revoked, suspended, expired, cancelled, not yet
- * valid, limit exceeded, not in plan, no license.
+ * DecisionReason is why. Where several licenses allow, the first of allowed,
+ * past due, in grace is told. Where none does, the first of facts too old,
+ * revoked, suspended, expired, cancelled, not yet valid, limit exceeded, not in
+ * plan, no license.
  *
  * @generated from enum licet.validation.v1.DecisionReason
  */
@@ -354,23 +974,39 @@ export enum DecisionReason {
   UNSPECIFIED = 0,
 
   /**
-   * A license in force gives the feature within its limits.
+   * A license in force gives the feature, and no hard limit stands against it.
+   * Soft limits that are exceeded or used up are told all the same.
+   *
+   * What to do: go on. Where `limit_violations` is not empty, what is used
+   * further may cost extra.
+   *
+   * Refers to: `license`; `grant` where it has one; `limit_violations`, soft
+   * ones only.
    *
    * @generated from enum value: DECISION_REASON_ALLOWED = 1;
    */
   ALLOWED = 1,
 
   /**
-   * As ALLOWED, but a payment failed: the license will be suspended unless
-   * it is paid.
+   * As ALLOWED, but a payment failed: the license will be suspended unless it
+   * is paid.
+   *
+   * What to do: go on, and let the customer's admins know that a payment is
+   * due.
+   *
+   * Refers to: as ALLOWED.
    *
    * @generated from enum value: DECISION_REASON_ALLOWED_PAST_DUE = 2;
    */
   ALLOWED_PAST_DUE = 2,
 
   /**
-   * As ALLOWED, but the license is over and in its grace; `license.grace_until`
-   * says until when.
+   * As ALLOWED, but the license is over or unpaid, and in its grace.
+   *
+   * What to do: go on, and let the customer's admins know that the license has
+   * to be renewed or paid by `license.grace_until`.
+   *
+   * Refers to: as ALLOWED; `license.grace_until`.
    *
    * @generated from enum value: DECISION_REASON_ALLOWED_IN_GRACE = 3;
    */
@@ -379,26 +1015,46 @@ export enum DecisionReason {
   /**
    * The license was revoked by the vendor, for good.
    *
+   * What to do: stop the use. Only a new license helps.
+   *
+   * Refers to: `license`, the one that was revoked.
+   *
    * @generated from enum value: DECISION_REASON_LICENSE_REVOKED = 4;
    */
   LICENSE_REVOKED = 4,
 
   /**
-   * The license is suspended and can be resumed.
+   * The license is suspended, by the vendor or because a payment did not come.
+   * With ALLOW_REDUCE_ONLY the feature may still reduce what is open.
+   *
+   * What to do: stop the use, or only close what is open. The vendor resumes
+   * the license, at once where a payment was missing.
+   *
+   * Refers to: `license`; with ALLOW_REDUCE_ONLY also `grant`.
    *
    * @generated from enum value: DECISION_REASON_LICENSE_SUSPENDED = 5;
    */
   LICENSE_SUSPENDED = 5,
 
   /**
-   * The license's validity and grace are over; it can be renewed.
+   * The license's validity and its grace are over. With ALLOW_REDUCE_ONLY the
+   * feature may still reduce what is open.
+   *
+   * What to do: stop the use, or only close what is open. The license can be
+   * renewed.
+   *
+   * Refers to: `license.valid_until`; with ALLOW_REDUCE_ONLY also `grant`.
    *
    * @generated from enum value: DECISION_REASON_LICENSE_EXPIRED = 6;
    */
   LICENSE_EXPIRED = 6,
 
   /**
-   * The customer cancelled the license.
+   * The customer cancelled the license, at once or to its end.
+   *
+   * What to do: stop the use. Only a new license helps.
+   *
+   * Refers to: `license`.
    *
    * @generated from enum value: DECISION_REASON_LICENSE_CANCELLED = 7;
    */
@@ -407,26 +1063,51 @@ export enum DecisionReason {
   /**
    * The license begins later.
    *
+   * What to do: wait; `violations` tell until when.
+   *
+   * Refers to: `license`.
+   *
    * @generated from enum value: DECISION_REASON_LICENSE_NOT_YET_VALID = 8;
    */
   LICENSE_NOT_YET_VALID = 8,
 
   /**
-   * A value in the context exceeds a hard limit; see `limit_violations`.
+   * A value of the context is above a hard limit, or usage has left nothing of
+   * one.
+   *
+   * What to do: ask for less, wait until `resets_at` where there is one, or
+   * sell the customer more: an add-on or another plan raises the limit.
+   *
+   * Refers to: each of `limit_violations` whose `enforcement` is hard, of
+   * `license`.
    *
    * @generated from enum value: DECISION_REASON_LIMIT_EXCEEDED = 9;
    */
   LIMIT_EXCEEDED = 9,
 
   /**
-   * No license of the customer gives the feature.
+   * No license of the customer gives the feature: not by its plan, its add-ons
+   * or a grant.
+   *
+   * What to do: sell a plan or an add-on that has it, or activate the feature
+   * for the license. `violations` tell where a grant has ended, or no product
+   * has a feature of this code, which may be mistyped.
+   *
+   * Refers to: `license`, the one that would have to give it; none where no
+   * product of the customer has the feature.
    *
    * @generated from enum value: DECISION_REASON_FEATURE_NOT_IN_PLAN = 10;
    */
   FEATURE_NOT_IN_PLAN = 10,
 
   /**
-   * The customer is unknown or holds no license (of the product asked for).
+   * The customer is unknown, or holds no license (of the product asked for).
+   *
+   * What to do: see that `customer_id` and `context["product"]` are right. A
+   * customer who was created a moment ago is known by the `at_least` of that
+   * write.
+   *
+   * Refers to: nothing.
    *
    * @generated from enum value: DECISION_REASON_NO_LICENSE = 11;
    */
@@ -434,8 +1115,14 @@ export enum DecisionReason {
 
   /**
    * By what is known the customer may, but that is too old for the feature's
-   * fail mode, and the licensing service can't be asked. Asking again helps
-   * once the connection is back.
+   * fail mode, and the licensing service can't be asked.
+   *
+   * What to do: treat it as a denial that may pass: ask again in some seconds.
+   * Where it lasts, the validation service is cut off; its operators see
+   * `license_validation_staleness_seconds`. A longer `fail_mode` of the feature
+   * or its product bridges more.
+   *
+   * Refers to: `staleness_ms`; `license`, the one that would have allowed.
    *
    * @generated from enum value: DECISION_REASON_FACTS_TOO_OLD = 12;
    */
@@ -488,6 +1175,125 @@ export enum DecisionSource {
 export declare const DecisionSourceSchema: GenEnum<DecisionSource>;
 
 /**
+ * LimitSource is where the value comes from that a limit is compared with.
+ *
+ * @generated from enum licet.validation.v1.LimitSource
+ */
+export enum LimitSource {
+  /**
+   * Not used.
+   *
+   * @generated from enum value: LIMIT_SOURCE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The context of the question: what will be after the action. Above the
+   * maximum it violates.
+   *
+   * @generated from enum value: LIMIT_SOURCE_CONTEXT = 1;
+   */
+  CONTEXT = 1,
+
+  /**
+   * What usage metering has counted so far in the limit's window. From the
+   * maximum on it violates: nothing is left.
+   *
+   * @generated from enum value: LIMIT_SOURCE_USAGE = 2;
+   */
+  USAGE = 2,
+}
+
+/**
+ * Describes the enum licet.validation.v1.LimitSource.
+ */
+export declare const LimitSourceSchema: GenEnum<LimitSource>;
+
+/**
+ * ExplanationSubject is what a step of an explanation looked at.
+ *
+ * @generated from enum licet.validation.v1.ExplanationSubject
+ */
+export enum ExplanationSubject {
+  /**
+   * Not used.
+   *
+   * @generated from enum value: EXPLANATION_SUBJECT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The customer and the version of what is known about it.
+   *
+   * @generated from enum value: EXPLANATION_SUBJECT_CUSTOMER = 1;
+   */
+  CUSTOMER = 1,
+
+  /**
+   * A license, and whether it has a say about the feature.
+   *
+   * @generated from enum value: EXPLANATION_SUBJECT_LICENSE = 2;
+   */
+  LICENSE = 2,
+
+  /**
+   * The plan version of the license, and whether that, with its add-ons, gives
+   * the feature.
+   *
+   * @generated from enum value: EXPLANATION_SUBJECT_PLAN = 3;
+   */
+  PLAN = 3,
+
+  /**
+   * A grant of the feature to the license.
+   *
+   * @generated from enum value: EXPLANATION_SUBJECT_GRANT = 4;
+   */
+  GRANT = 4,
+
+  /**
+   * An add-on that the license holds.
+   *
+   * @generated from enum value: EXPLANATION_SUBJECT_ADD_ON = 5;
+   */
+  ADD_ON = 5,
+
+  /**
+   * A limit and the value of the context; or the limits of which no value is
+   * known, which were not compared.
+   *
+   * @generated from enum value: EXPLANATION_SUBJECT_LIMIT = 6;
+   */
+  LIMIT = 6,
+
+  /**
+   * A limit and what usage metering has counted.
+   *
+   * @generated from enum value: EXPLANATION_SUBJECT_USAGE = 7;
+   */
+  USAGE = 7,
+
+  /**
+   * The clock against the license's times, and where it stands by that.
+   *
+   * @generated from enum value: EXPLANATION_SUBJECT_CLOCK = 8;
+   */
+  CLOCK = 8,
+
+  /**
+   * The feature's policies: reduce only, fail mode, and the age of the facts.
+   *
+   * @generated from enum value: EXPLANATION_SUBJECT_POLICY = 9;
+   */
+  POLICY = 9,
+}
+
+/**
+ * Describes the enum licet.validation.v1.ExplanationSubject.
+ */
+export declare const ExplanationSubjectSchema: GenEnum<ExplanationSubject>;
+
+/**
  * ValidationService decides: may this customer use this feature?
  *
  * @generated from service licet.validation.v1.ValidationService
@@ -500,7 +1306,8 @@ export declare const ValidationService: GenService<{
    *
    * Errors: UNAVAILABLE `DEPENDENCY_UNAVAILABLE` when the customer is not in
    * memory and the licensing service can't be asked, or when the version of
-   * `at_least` can't be had in time.
+   * `at_least` can't be had in time; UNIMPLEMENTED `CONSUME_NOT_AVAILABLE` for a
+   * question with `consume`.
    *
    * @generated from rpc licet.validation.v1.ValidationService.ValidateFeature
    */
@@ -508,6 +1315,80 @@ export declare const ValidationService: GenService<{
     methodKind: "unary";
     input: typeof ValidateFeatureRequestSchema;
     output: typeof ValidateFeatureResponseSchema;
+  },
+  /**
+   * CheckFeatures answers about many features of one customer at one moment:
+   * a byte for each, and each license that decided once. For the sentences, the
+   * limits exceeded or the grant, ask ValidateFeature.
+   *
+   * Errors: as ValidateFeature.
+   *
+   * @generated from rpc licet.validation.v1.ValidationService.CheckFeatures
+   */
+  checkFeatures: {
+    methodKind: "unary";
+    input: typeof CheckFeaturesRequestSchema;
+    output: typeof CheckFeaturesResponseSchema;
+  },
+  /**
+   * BatchValidate answers many questions, also about different customers, each
+   * as ValidateFeature would. A question that can't be answered has its error
+   * in its place; the others are answered.
+   *
+   * @generated from rpc licet.validation.v1.ValidationService.BatchValidate
+   */
+  batchValidate: {
+    methodKind: "unary";
+    input: typeof BatchValidateRequestSchema;
+    output: typeof BatchValidateResponseSchema;
+  },
+  /**
+   * ValidateStream answers questions in the order in which they were sent, for
+   * callers with many: a stream costs each question a fraction of a call. What
+   * is ready at one time comes in one message. A question that can't be
+   * answered has its error in its place; the stream goes on.
+   *
+   * A stream lasts 10 minutes at most and ends with DEADLINE_EXCEEDED
+   * `DEADLINE_EXCEEDED`. A caller who does not read is not read from either.
+   *
+   * @generated from rpc licet.validation.v1.ValidationService.ValidateStream
+   */
+  validateStream: {
+    methodKind: "bidi_streaming";
+    input: typeof ValidateStreamRequestSchema;
+    output: typeof ValidateStreamResponseSchema;
+  },
+  /**
+   * WatchEntitlements sends what is needed to decide elsewhere, as the SDK does
+   * in its `local` mode: `reset`, the products' catalogues, the snapshots of the
+   * customers asked for and `synchronized`, then every change, with the newest
+   * state of each customer. Changes that follow each other quickly may come as
+   * the last of them, and some come twice. Within one stream no lower version of
+   * a customer comes behind a higher one; another instance may be a moment
+   * behind, so only a higher version than the one that is known is applied.
+   * Heartbeats say how old the whole is.
+   *
+   * A stream lasts 10 minutes at most and ends with DEADLINE_EXCEEDED
+   * `DEADLINE_EXCEEDED`; an instance that ends says UNAVAILABLE
+   * `SHUTTING_DOWN`, a key that was revoked or has expired meanwhile
+   * UNAUTHENTICATED `CREDENTIAL_INVALID`, and a watcher who takes no message
+   * for 10 seconds is cut off with RESOURCE_EXHAUSTED `WATCHER_TOO_SLOW`. The
+   * next stream, with the `resume_token` of the last message and be it of
+   * another instance, goes on with what has changed since where that is
+   * remembered, and else from the beginning, which it says by `reset`. So it
+   * does at any time in a stream to a watcher who is too far behind.
+   *
+   * Errors: RESOURCE_EXHAUSTED `TOO_MANY_WATCHES`; UNAVAILABLE
+   * `DEPENDENCY_UNAVAILABLE` while the instance is not synchronized itself, or
+   * where it does not hold a customer in memory and can't ask licensing;
+   * INVALID_ARGUMENT for a `resume_token` that never was one.
+   *
+   * @generated from rpc licet.validation.v1.ValidationService.WatchEntitlements
+   */
+  watchEntitlements: {
+    methodKind: "server_streaming";
+    input: typeof WatchEntitlementsRequestSchema;
+    output: typeof WatchEntitlementsResponseSchema;
   },
 }>;
 

@@ -1,0 +1,120 @@
+import { afterEach, describe, expect, test } from "@jest/globals";
+import { until } from "@licet/platform/testing/until";
+import { createLicet, LicetDenied, type RemoteOptions } from "./index.ts";
+import { startTestServer, type TestServer } from "./testing.ts";
+
+const closers: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const close of closers.splice(0).reverse()) await close();
+});
+
+async function serve(): Promise<TestServer> {
+  const server = await startTestServer({
+    products: { trading: { basic_trading: { reduceOnly: true }, egx_access: {} }, research: { reports: {} } },
+    customers: {
+      "nile-brokers": [
+        { product: "trading", plan: "standard", limits: [{ metric: "users", maximum: 50 }] },
+        { id: "r1", product: "research", features: ["reports"] },
+      ],
+      "lapsed-fund": [{ product: "trading", validUntil: new Date(Date.now() - 86_400_000) }],
+    },
+  });
+  closers.push(() => server.close());
+  return server;
+}
+
+function open(server: Pick<TestServer, "address" | "apiKey">, more: Partial<RemoteOptions> = {}) {
+  const licet = createLicet({ mode: "remote", address: server.address, apiKey: server.apiKey, ...more });
+  closers.push(() => licet.close());
+  return licet;
+}
+
+describe("a client in remote mode", () => {
+  test("answers as the service does", async () => {
+    const licet = open(await serve());
+    await licet.ready();
+    expect(await licet.check("nile-brokers", "egx_access")).toMatchObject({
+      decision: "ALLOW",
+      allowed: true,
+      reason: "ALLOWED",
+      license: { product: "trading", plan: "standard", status: "ACTIVE" },
+      source: "MEMORY",
+    });
+    expect(await licet.check("nile-brokers", "egx_access", { users: 51 })).toMatchObject({
+      reason: "LIMIT_EXCEEDED",
+      limitViolations: [{ metric: "users", current: "51", limit: 50n, enforcement: "HARD", source: "CONTEXT" }],
+      violations: [expect.stringContaining('"users" would be 51')],
+    });
+    expect((await licet.ask({ customerId: "nile-brokers", feature: "reports", product: "trading" })).allowed).toBe(
+      false,
+    );
+    expect(await licet.require("nile-brokers", "reports")).toMatchObject({ license: { id: "r1" } });
+    await expect(licet.require("lapsed-fund", "egx_access")).rejects.toThrow(LicetDenied);
+    const { verdict, steps } = await licet.explain("lapsed-fund", "basic_trading");
+    expect(verdict.decision).toBe("ALLOW_REDUCE_ONLY");
+    expect(steps.map(({ subject }) => subject)).toEqual(
+      expect.arrayContaining(["CUSTOMER", "LICENSE", "CLOCK", "POLICY"]),
+    );
+  });
+
+  test("many features cost one call, and each verdict names its own license", async () => {
+    const server = await serve();
+    const licet = open(server);
+    const verdicts = await licet.checkMany("nile-brokers", ["egx_access", "reports", "teleport"]);
+    expect(verdicts.map(({ feature, reason, license }) => [feature, reason, license?.product])).toEqual([
+      ["egx_access", "ALLOWED", "trading"],
+      ["reports", "ALLOWED", "research"],
+      ["teleport", "FEATURE_NOT_IN_PLAN", undefined],
+    ]);
+    expect(server.calls.get("CheckFeatures")).toBe(1);
+    expect(await licet.checkMany("nile-brokers", [])).toEqual([]);
+  });
+
+  test("what was wrong with a question is told, by whoever finds it", async () => {
+    const licet = open(await serve());
+    const refusal = (message: string) => ({ code: "INVALID_ARGUMENT", message: expect.stringContaining(message) });
+    await expect(licet.check("", "egx_access")).rejects.toMatchObject(refusal("customerId: has 0 characters"));
+    await expect(licet.checkMany("a", ["ok", "NO"])).rejects.toMatchObject(refusal("features[1]"));
+    await expect(licet.check("nile-brokers", "egx_access", { users: "many" })).rejects.toMatchObject(refusal("users"));
+    expect(licet.state).not.toBe("ERROR");
+  });
+
+  test("a server that is away is tried again within the time, then the call fails, and READY comes back with it", async () => {
+    const server = await serve();
+    const licet = open(server);
+    await licet.ready();
+    server.refuse("UNAVAILABLE");
+    const before = server.calls.get("ValidateFeature") ?? 0;
+    await expect(licet.check("nile-brokers", "egx_access")).rejects.toMatchObject({
+      name: "LicetError",
+      code: "UNAVAILABLE",
+      reason: "DEPENDENCY_UNAVAILABLE",
+    });
+    expect((server.calls.get("ValidateFeature") ?? 0) - before).toBe(4);
+    expect(licet.state).toBe("ERROR");
+    server.refuse(undefined);
+    expect((await licet.check("nile-brokers", "egx_access")).allowed).toBe(true);
+    expect(licet.state).toBe("READY");
+  });
+
+  test("a key that is refused is FATAL; no address, no answer", async () => {
+    const server = await serve();
+    const licet = open({ address: server.address, apiKey: "wrong" });
+    await expect(licet.check("a", "b")).rejects.toMatchObject({
+      code: "UNAUTHENTICATED",
+      reason: "CREDENTIAL_INVALID",
+    });
+    await until("it is FATAL", () => licet.state === "FATAL");
+    const gone = open({ address: "127.0.0.1:1", apiKey: "k" }, { timeoutMs: 300 });
+    await expect(gone.check("a", "b")).rejects.toMatchObject({ code: expect.stringMatching(/UNAVAILABLE|DEADLINE/) });
+    expect(gone.state).toBe("ERROR");
+  });
+
+  test("a call ends with its signal, and all with the client", async () => {
+    const licet = open(await serve());
+    const aborted = licet.check("a", "b", {}, { signal: AbortSignal.abort() });
+    await expect(aborted).rejects.toMatchObject({ code: "CANCELLED" });
+    await licet.close();
+    await expect(licet.check("a", "b")).rejects.toMatchObject({ reason: "CLIENT_CLOSED" });
+  });
+});

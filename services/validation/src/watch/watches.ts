@@ -1,0 +1,191 @@
+import type { Catalog, Snapshot } from "@licet/decide/entitlement";
+import { platformError } from "@licet/platform/errors";
+import type { WatchLimits } from "../config.ts";
+import { tooManyWatches } from "../errors.ts";
+import { type Change, type Changes, createChanges, type FoundChanges } from "./changes.ts";
+import type { WatchScope } from "./resume-token.ts";
+
+/** One open watch. */
+export interface Watch {
+  /**
+   * See {@link Changes.read}; of this watch's tenant, and only what is watched. What happens from now on ends `wait`.
+   *
+   * @throws {ServiceError} UNAVAILABLE with SHUTTING_DOWN after `stop`.
+   */
+  read(from: number): FoundChanges | undefined;
+  /** Resolves once something watched has changed since the last `read`, after `timeoutMs`, or when the signal aborts. */
+  wait(timeoutMs: number, signal: AbortSignal): Promise<void>;
+  close(): void;
+}
+
+/** What the watches of this process share. */
+export interface Watches {
+  readonly limits: WatchLimits;
+  readonly changes: Pick<Changes, "begin" | "heard" | "end" | "isRecent" | "since">;
+  /** Lets watches begin: what was published before this process began is known. */
+  admit(): void;
+  /** Tells those who watch it that a customer has changed; what has changed is in the cache already. */
+  customerChanged(of: Pick<Snapshot, "tenant" | "customerId">): void;
+  /** Tells a tenant's watches that a product has changed. */
+  productChanged(of: Pick<Catalog, "tenant" | "product">): void;
+  /**
+   * Opens a watch; close it when it is over.
+   *
+   * @throws {ServiceError} RESOURCE_EXHAUSTED `TOO_MANY_WATCHES`; UNAVAILABLE with DEPENDENCY_UNAVAILABLE before `admit`,
+   *   with SHUTTING_DOWN after `stop`.
+   */
+  open(scope: WatchScope): Watch;
+  /** How many are open. */
+  readonly size: number;
+  /** Lets none begin any more, and those that are open end. */
+  stop(): void;
+}
+
+/** How many changes a watch deals with before it looks again: what it holds of them while its reader is slow. */
+const MAX_AT_ONCE = 1_000;
+
+/** The open watches of a tenant, by what wakes them. */
+interface OfTenant {
+  readonly all: Set<Waiter>;
+  /** Those that watch every customer. */
+  readonly whole: Set<Waiter>;
+  readonly byCustomer: Map<string, Set<Waiter>>;
+}
+
+/**
+ * Creates the shared part of watches, of a log with so many partitions of snapshots.
+ *
+ * @param sizes what suits most when absent: how many changes are remembered, and with how many a watch deals at once.
+ */
+export function createWatches(
+  partitions: number,
+  limits: WatchLimits,
+  sizes: { readonly maxChanges?: number; readonly maxAtOnce?: number } = {},
+): Watches {
+  const { maxAtOnce = MAX_AT_ONCE } = sizes;
+  const changes = createChanges(partitions, sizes.maxChanges);
+  const tenants = new Map<string, OfTenant>();
+  let state: "starting" | "open" | "stopped" = "starting";
+  let total = 0;
+
+  const admitOne = (tenant: string): OfTenant => {
+    if (state === "stopped") throw ending();
+    if (state === "starting") throw notYet();
+    const ofTenant = tenants.get(tenant) ?? { all: new Set(), whole: new Set(), byCustomer: new Map() };
+    if (ofTenant.all.size >= limits.maxPerTenant) throw tooManyWatches("tenant", limits.maxPerTenant);
+    if (total >= limits.maxTotal) throw tooManyWatches("instance", limits.maxTotal);
+    tenants.set(tenant, ofTenant);
+    return ofTenant;
+  };
+  const note = (change: Change, woken: Iterable<Waiter> | undefined): void => {
+    changes.note(change);
+    for (const waiter of woken ?? []) waiter.wake();
+  };
+
+  return {
+    limits,
+    changes,
+    admit() {
+      if (state === "starting") state = "open";
+    },
+    customerChanged({ tenant, customerId }) {
+      const ofTenant = tenants.get(tenant);
+      note({ tenant, kind: "customer", name: customerId }, ofTenant?.whole);
+      for (const waiter of ofTenant?.byCustomer.get(customerId) ?? []) waiter.wake();
+    },
+    productChanged({ tenant, product }) {
+      note({ tenant, kind: "product", name: product }, tenants.get(tenant)?.all);
+    },
+    open({ tenant, customerIds }) {
+      const ofTenant = admitOne(tenant);
+      const waiter = createWaiter();
+      const leave = enter(ofTenant, waiter, customerIds);
+      total++;
+      const named = customerIds.length === 0 ? undefined : new Set(customerIds);
+      const wants = (customerId: string): boolean => named === undefined || named.has(customerId);
+      return {
+        read(from) {
+          if (state === "stopped") throw ending();
+          waiter.rest();
+          return changes.read(from, tenant, wants, maxAtOnce);
+        },
+        wait: waiter.wait,
+        close() {
+          leave();
+          total--;
+          if (ofTenant.all.size === 0) tenants.delete(tenant);
+        },
+      };
+    },
+    get size() {
+      return total;
+    },
+    stop() {
+      state = "stopped";
+      for (const { all } of tenants.values()) for (const waiter of all) waiter.wake();
+    },
+  };
+}
+
+/** Puts a watch where changes look for those they wake; returns what takes it out again. */
+function enter({ all, whole, byCustomer }: OfTenant, waiter: Waiter, customerIds: readonly string[]): () => void {
+  all.add(waiter);
+  if (customerIds.length === 0) whole.add(waiter);
+  for (const customerId of customerIds) {
+    const waiters = byCustomer.get(customerId) ?? new Set();
+    byCustomer.set(customerId, waiters.add(waiter));
+  }
+  return () => {
+    all.delete(waiter);
+    whole.delete(waiter);
+    for (const customerId of customerIds) {
+      const waiters = byCustomer.get(customerId);
+      waiters?.delete(waiter);
+      if (waiters?.size === 0) byCustomer.delete(customerId);
+    }
+  };
+}
+
+/** One who waits to be woken; being woken while nobody waits is remembered until the next rest. */
+interface Waiter {
+  wake(): void;
+  rest(): void;
+  wait(timeoutMs: number, signal: AbortSignal): Promise<void>;
+}
+
+function createWaiter(): Waiter {
+  let woken = false;
+  let resume: (() => void) | undefined;
+  return {
+    wake() {
+      woken = true;
+      resume?.();
+    },
+    rest() {
+      woken = false;
+    },
+    wait(timeoutMs, signal) {
+      if (woken || signal.aborted) return Promise.resolve();
+      return new Promise((resolve) => {
+        const done = (): void => {
+          clearTimeout(timer);
+          signal.removeEventListener("abort", done);
+          resume = undefined;
+          resolve();
+        };
+        const timer = setTimeout(done, timeoutMs);
+        signal.addEventListener("abort", done);
+        resume = done;
+      });
+    },
+  };
+}
+
+function ending() {
+  return platformError("SHUTTING_DOWN", "this instance is ending; try again");
+}
+
+function notYet() {
+  const message = "this instance does not know yet what was published before it began; try again";
+  return platformError("DEPENDENCY_UNAVAILABLE", message, { retryAfterMs: 500 });
+}
