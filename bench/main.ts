@@ -1,7 +1,9 @@
 import { parseArgs } from "node:util";
 import { cacheHit } from "./cache-hit.ts";
-import { cacheMemory } from "./cache-memory.ts";
+import { cacheMemory, sdkMemory } from "./cache-memory.ts";
+import { held } from "./held.ts";
 import { importFile } from "./import.ts";
+import { ingest } from "./ingest.ts";
 import { overload } from "./overload.ts";
 import { growth, provision } from "./provision.ts";
 import { type Benchmark, printCircumstances, printRows } from "./report.ts";
@@ -12,6 +14,7 @@ import { stream } from "./stream.ts";
 import { tail } from "./tail.ts";
 import { track } from "./track.ts";
 import { checkFeatures, unary } from "./unary.ts";
+import { watch } from "./watch.ts";
 
 const benchmarks: Readonly<Record<string, Benchmark>> = {
   unary,
@@ -21,12 +24,16 @@ const benchmarks: Readonly<Record<string, Benchmark>> = {
   "cache-hit": cacheHit,
   tail,
   revocation,
+  watch,
+  held,
   overload,
   provision,
   growth,
   seats,
   "sdk-decide": sdkDecide,
+  "sdk-memory": sdkMemory,
   track,
+  ingest,
   import: importFile(100_000, 10 * 60_000),
   "import-1m": importFile(1_000_000, 60 * 60_000),
 };

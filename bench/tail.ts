@@ -1,13 +1,7 @@
-import { create, toBinary } from "@bufbuild/protobuf";
-import {
-  ValidateFeatureRequestSchema,
-  ValidationService,
-} from "@licet/contracts/licet/validation/v1/validation_service_pb";
+import { ValidationService } from "@licet/contracts/licet/validation/v1/validation_service_pb";
 import { type Child, startChild } from "./child.ts";
 import { type Benchmark, median, type Row } from "./report.ts";
-import type { LoadReport } from "./rounds.ts";
 import type { TailReport, TailRequest } from "./tail-load.ts";
-import type { LoadRequest } from "./unary-load.ts";
 import type { ServerReport } from "./unary-server.ts";
 
 const customers = 100_000;
@@ -16,8 +10,10 @@ const feature = "egx_access";
 const rounds = 3;
 const warmUpMs = 3_000;
 const roundMs = 10_000;
-/** The share of what our server can do that it is given to do. */
+/** The share of a core that our server is to take. */
 const load = 0.5;
+const maxPerSecond = 16_000;
+const searchSteps = 6;
 const maxTimes = 2;
 const sides = ["baseline", "ours"] as const;
 const path = `/${ValidationService.typeName}/${ValidationService.method.validateFeature.name}`;
@@ -35,28 +31,31 @@ export const tail: Benchmark = {
       baseline: startChild("unary-server.ts", ["baseline"], 0),
       ours: startChild("unary-server.ts", ["ours", String(customers), String(changesPerSecond)], 0),
     };
-    const closed = startChild("unary-load.ts", [], 1);
     const open = startChild("tail-load.ts", [], 1);
     try {
-      const perSecond = load * (await peakOf(servers.ours, closed));
-      return toRows(await measure(servers, open, perSecond));
+      return toRows(await measure(servers, open, await rateOf(servers.ours, open)));
     } finally {
-      await Promise.all([servers.baseline, servers.ours, closed, open].map((child) => child.stop()));
+      await Promise.all([servers.baseline, servers.ours, open].map((child) => child.stop()));
     }
   },
 };
 
-/** Answers a second in a closed loop that never rests. */
-async function peakOf(server: Child, generator: Child): Promise<number> {
-  const { port, credential } = await server.ask<ServerReport>("report");
-  const question = create(ValidateFeatureRequestSchema, { customerId: "customer-4711", feature });
-  const body = Buffer.from(toBinary(ValidateFeatureRequestSchema, question)).toString("base64");
-  const request: LoadRequest = { port, path, credential, bodies: [body], forMs: warmUpMs, concurrency: 64 };
-  await generator.ask<LoadReport>(request);
-  const { requests, failed, seconds } = await generator.ask<LoadReport>(request);
-  if (failed > 0) throw new Error(`${failed} of ${requests} requests failed: the figures mean nothing`);
-  console.log(`our server answers ${(requests / seconds).toFixed(0)} requests/s in a closed loop`);
-  return requests / seconds;
+/**
+ * The rate, in questions a second, at which the server takes its share of a core. It is searched for with questions that
+ * come one by one: in a closed loop many come at once, which costs each of them far less.
+ */
+async function rateOf(server: Child, generator: Child): Promise<number> {
+  let [tooLow, tooHigh] = [0, maxPerSecond];
+  for (let step = 0; step < searchSteps; step++) {
+    const perSecond = (tooLow + tooHigh) / 2;
+    const { port, credential, cpuMicros } = await server.ask<ServerReport>("report");
+    await generator.ask<TailReport>({ port, path, credential, customers, feature, perSecond, forMs: warmUpMs });
+    const used = ((await server.ask<ServerReport>("report")).cpuMicros - cpuMicros) / (1_000 * warmUpMs);
+    if (used < load) tooLow = perSecond;
+    else tooHigh = perSecond;
+  }
+  console.log(`our server takes ${100 * load} % of a core for ${tooLow.toFixed(0)} requests/s`);
+  return tooLow;
 }
 
 type Reports = Record<(typeof sides)[number], TailReport[]>;

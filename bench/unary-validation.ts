@@ -17,7 +17,7 @@ import { createGrpcServer } from "@licet/platform/rpc/grpc";
 import { createPipeline } from "@licet/platform/rpc/pipeline";
 import { startTelemetry } from "@licet/platform/telemetry";
 import { createValidation } from "@licet/validation";
-import { defaults } from "@licet/validation/config";
+import { defaults, type WatchLimits, watchDefaults } from "@licet/validation/config";
 
 const tenant = "tradsys";
 
@@ -28,29 +28,48 @@ export interface World {
   readonly changesPerSecond: number;
 }
 
+/** How many streams the service may hold. */
+export interface StreamLimits {
+  readonly maxStreams: number;
+  readonly watches: WatchLimits;
+}
+
+/** The running service. */
+export interface RunningValidation {
+  readonly port: number;
+  /** An API key that it accepts. */
+  readonly credential: string;
+  /** Applies so many further changes, of `customer-0` to `customer-(n-1)` in turn. */
+  change(changes: number): Promise<void>;
+}
+
 /**
  * The real validation service behind the real pipeline, as it runs in
  * production: telemetry on, warnings logged. Only what it starts from stands
  * in for others: a licensing service with so many customers, and a log.
  */
-export async function startValidation(world: World): Promise<{ port: number; credential: string }> {
+export async function startValidation(
+  world: World,
+  { maxStreams, watches }: StreamLimits = { maxStreams: 10, watches: watchDefaults },
+): Promise<RunningValidation> {
   const logger = createLogger({ level: "warn", name: "bench" });
   await startTelemetry({ serviceName: "bench", version: "0", host: "127.0.0.1", metricsPort: 0 });
   const key = generateApiKey();
   const licensing = standIn(key, world);
   const credentials = createLicensingCredentials({ licensing, meshKey: "mesh", logger });
-  const validation = createValidation(defaults, { bus: createBus(world), licensing, logger });
+  const { bus, change } = createBus(world);
+  const validation = createValidation({ ...defaults, watches }, { bus, licensing, logger });
   const pipeline = createPipeline({
     authenticate: (headers) => credentials.authenticate(headers),
     authenticateNow: (headers) => credentials.authenticateNow(headers),
     maxConcurrent: 500,
-    maxStreams: 10,
+    maxStreams,
     logger,
   });
   await validation.start();
   const server = createGrpcServer({ bindings: [...validation.bindings], pipeline, host: "127.0.0.1", port: 0, logger });
   const { port } = await server.start();
-  return { port, credential: key.key };
+  return { port, credential: key.key, change };
 }
 
 const features = [
@@ -61,9 +80,18 @@ const features = [
 const HEARTBEAT_MS = 1_000;
 const CHANGES_MS = 10;
 
-/** A log in which customers change one after the other, beside heartbeats. */
-function createBus({ customers, changesPerSecond }: World): EventBus {
-  return {
+/** A log in which customers change one after the other, beside heartbeats: by itself, and when told to. */
+function createBus({
+  customers,
+  changesPerSecond,
+}: World): { readonly bus: EventBus } & Pick<RunningValidation, "change"> {
+  const entitlements = topicOf(EntitlementSnapshotSchema).name;
+  let changes = 0;
+  let apply: ((batch: Batch) => Promise<void>) | undefined;
+  const change = async (more: number): Promise<void> => {
+    for (const end = changes + more; changes < end; ) await apply?.(batchOf(entitlements, changes++, customers));
+  };
+  const bus: EventBus = {
     publish: async () => undefined,
     heartbeat: async () => undefined,
     id: async () => "none",
@@ -73,13 +101,10 @@ function createBus({ customers, changesPerSecond }: World): EventBus {
         for (let partition = 0; partition < 4; partition++) onHeartbeat?.({ topic, partition, issuedAt: new Date() });
       };
       const timers = [setInterval(beat, HEARTBEAT_MS)];
-      if (topic === topicOf(EntitlementSnapshotSchema).name && changesPerSecond > 0) {
-        let changes = 0;
+      if (topic === entitlements) {
+        apply = handle;
         const due = changesPerSecond / (1_000 / CHANGES_MS);
-        const change = (): void => {
-          for (const end = changes + due; changes < end; changes++) void handle(batchOf(topic, changes, customers));
-        };
-        timers.push(setInterval(change, CHANGES_MS));
+        if (due > 0) timers.push(setInterval(() => void change(due), CHANGES_MS));
       }
       return {
         caughtUp: async () => undefined,
@@ -90,6 +115,7 @@ function createBus({ customers, changesPerSecond }: World): EventBus {
     },
     stop: async () => undefined,
   };
+  return { bus, change };
 }
 
 /** The change with this number: a customer's snapshot in its next version. */

@@ -7,6 +7,7 @@
  *   <!-- ci: setup -->                      runs before each call, in the same shell: it sets variables
  *   <!-- ci: {"valid": true, "a.b": 1} -->  a call: these fields of its JSON answer must have these values
  *   <!-- ci within 5 s: {…} -->             a call that shows the effect of an event: it is repeated until they have
+ *   <!-- ci: prints -->                     a program: it prints, to the letter, the block that follows
  * Each document has setup blocks of its own. The README's last call is a mutation: repeated after a restart, its `request_id` must bring the same answer again.
  */
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
@@ -37,7 +38,8 @@ interface Standalone {
 
 interface Call {
   readonly command: string;
-  readonly fields: Readonly<Record<string, unknown>>;
+  /** Values of the JSON answer by their paths, or all that is printed. */
+  readonly expected: Readonly<Record<string, unknown>> | string;
   readonly withinMs: number;
 }
 
@@ -83,7 +85,7 @@ async function freshClone(folder: string): Promise<void> {
   await check(`Ctrl-C ends it in ${stopTimeoutMs} ms`, () => stopStandalone(first, "SIGINT"));
 
   const foundItsData = ({ ports }: Standalone) => {
-    const repeated = ask(readme, readme.calls.at(-1)?.command ?? "", folder, ports);
+    const repeated = JSON.parse(ask(readme, readme.calls.at(-1)?.command ?? "", folder, ports));
     expectEqual("the answer to the same request_id", repeated, answer);
   };
   const second = await start("second start");
@@ -228,12 +230,20 @@ function readReadme(folder: string): Document {
 
 function readDocument(folder: string, file: string): Document {
   const text = readFileSync(path.join(folder, file), "utf8");
-  const blocks = [...text.matchAll(/<!-- ci(?: within (\d+) s)?: (.+?) -->\n+```\w*\n([\s\S]+?)\n```/g)].map(
-    ([, seconds = "0", mark = "", command = ""]) => ({ withinMs: Number(seconds) * 1000, mark, command }),
-  );
+  const marked = /<!-- ci(?: within (\d+) s)?: (.+?) -->\n+```\w*\n([\s\S]+?)\n```(?:\n+```\n([\s\S]+?)\n```)?/g;
+  const blocks = [...text.matchAll(marked)].map(([, seconds = "0", mark = "", command = "", next]) => ({
+    withinMs: Number(seconds) * 1000,
+    mark,
+    command,
+    next,
+  }));
   const calls = blocks
     .filter(({ mark }) => mark !== "setup")
-    .map(({ mark, ...call }) => ({ ...call, fields: JSON.parse(mark) as Call["fields"] }));
+    .map(({ mark, next, ...call }): Call => {
+      if (mark !== "prints") return { ...call, expected: JSON.parse(mark) };
+      if (next === undefined) throw new Error(`${file}: no block tells what this prints: ${call.command}`);
+      return { ...call, expected: next };
+    });
   const setup = blocks.filter(({ mark }) => mark === "setup").map(({ command }) => command);
   return { setup: setup.join("\n"), calls };
 }
@@ -247,10 +257,9 @@ async function compareCall(
 ): Promise<unknown> {
   const until = performance.now() + call.withinMs;
   for (;;) {
-    const answer = ask(document, call.command, folder, ports);
+    const output = ask(document, call.command, folder, ports);
     try {
-      for (const [field, expected] of Object.entries(call.fields)) expectEqual(field, valueAt(answer, field), expected);
-      return answer;
+      return checkedAnswer(output, call.expected);
     } catch (error) {
       if (performance.now() >= until) throw error;
       await delay(100);
@@ -258,7 +267,19 @@ async function compareCall(
   }
 }
 
-function ask(document: Document, command: string, folder: string, ports: Standalone["ports"]): unknown {
+/** The answer that the output holds, which is the output itself where all of it is expected. */
+function checkedAnswer(output: string, expected: Call["expected"]): unknown {
+  if (typeof expected === "string") {
+    expectEqual("the output", output, expected);
+    return output;
+  }
+  const answer: unknown = JSON.parse(output);
+  for (const [field, value] of Object.entries(expected)) expectEqual(field, valueAt(answer, field), value);
+  return answer;
+}
+
+/** What the command prints, without the blanks around it and at the ends of lines. */
+function ask(document: Document, command: string, folder: string, ports: Standalone["ports"]): string {
   const script = (Object.keys(readmePorts) as (keyof typeof readmePorts)[]).reduce(
     (text, name) => text.replaceAll(`:${readmePorts[name]}`, `:${ports[name]}`),
     `${document.setup}\n${command}`,
@@ -269,8 +290,9 @@ function ask(document: Document, command: string, folder: string, ports: Standal
     encoding: "utf8",
     timeout: callTimeoutMs,
   });
-  console.log(output.trim());
-  return JSON.parse(output);
+  const printed = output.replace(/[ \t]+$/gm, "").trim();
+  console.log(printed);
+  return printed;
 }
 
 /** The value at a path such as `lines.0.quantity`. */

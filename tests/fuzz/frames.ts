@@ -1,3 +1,5 @@
+import type { Socket } from "node:net";
+
 /** HTTP/2 on the wire (RFC 9113), as little of it as an attacker needs: frames are bytes, and nothing keeps the rules. */
 
 /** What a client says first. */
@@ -84,4 +86,28 @@ export function envelope(message: Uint8Array, flags = 0, length = message.length
   head[0] = flags;
   head.writeUInt32BE(length >>> 0, 1);
   return Buffer.concat([head, message]);
+}
+
+/** Calls `onFrame` for each frame that arrives; nothing is kept but the part of one that has not arrived. */
+export function splitFrames(
+  socket: Socket,
+  onFrame: (kind: number, flags: number, stream: number, payload: Buffer) => void,
+): void {
+  let rest: Buffer = Buffer.alloc(0);
+  socket.on("data", (chunk: Buffer) => {
+    rest = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
+    let at = 0;
+    while (rest.length - at >= 9) {
+      const end = at + 9 + rest.readUIntBE(at, 3);
+      if (end > rest.length) break;
+      onFrame(
+        rest[at + 3] ?? 0,
+        rest[at + 4] ?? 0,
+        rest.readUInt32BE(at + 5) & 0x7fff_ffff,
+        rest.subarray(at + 9, end),
+      );
+      at = end;
+    }
+    rest = rest.subarray(at);
+  });
 }

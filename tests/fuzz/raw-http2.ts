@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
-import { flag, frame, number, preface, setting, settings, type } from "./frames.ts";
+import { flag, frame, number, preface, setting, settings, splitFrames, type } from "./frames.ts";
 import { readHeaderBlock } from "./hpack.ts";
 
 /** Our own largest pile of unsent bytes: an attacker must not run out of memory before its victim. */
@@ -121,28 +121,4 @@ export async function openHttp2(port: number, { window = 65_535, bare = false }:
     await connection.send(preface, own);
   }
   return connection;
-}
-
-/** Calls `onFrame` for each frame that arrives; nothing is kept but the part of one that has not arrived. */
-function splitFrames(
-  socket: Socket,
-  onFrame: (kind: number, flags: number, stream: number, payload: Buffer) => void,
-): void {
-  let rest: Buffer = Buffer.alloc(0);
-  socket.on("data", (chunk: Buffer) => {
-    rest = rest.length === 0 ? chunk : Buffer.concat([rest, chunk]);
-    let at = 0;
-    while (rest.length - at >= 9) {
-      const end = at + 9 + rest.readUIntBE(at, 3);
-      if (end > rest.length) break;
-      onFrame(
-        rest[at + 3] ?? 0,
-        rest[at + 4] ?? 0,
-        rest.readUInt32BE(at + 5) & 0x7fff_ffff,
-        rest.subarray(at + 9, end),
-      );
-      at = end;
-    }
-    rest = rest.subarray(at);
-  });
 }

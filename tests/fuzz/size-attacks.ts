@@ -96,7 +96,15 @@ const huge: Attack = {
   name: "huge-messages",
   about:
     "messages of 10 MB, whole, as maps, lists and texts; maps and lists of all the entries that a method's limit has room for",
-  answers: ["grpc INVALID_ARGUMENT", "grpc OK", "reset ENHANCE_YOUR_CALM", "http 400", "http 413", "cut"],
+  answers: [
+    "grpc INVALID_ARGUMENT",
+    "grpc PERMISSION_DENIED",
+    "grpc OK",
+    "reset ENHANCE_YOUR_CALM",
+    "http 400",
+    "http 413",
+    "cut",
+  ],
   async round(target, tally) {
     const validate = ["ValidateFeature", "TrackUsage", "TrackUsageBatch", "ProvisionLicense"];
     const sample = sampleOf(target.methods, pick(target.random, validate));

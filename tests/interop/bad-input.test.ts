@@ -36,7 +36,7 @@ async function countAll() {
   };
 }
 
-/** Waits until what earlier writes set off has arrived: history is published, usage is counted. */
+/** Waits until what earlier writes set off has arrived: history is published, usage is counted, and told as levels. */
 async function settled(): Promise<void> {
   const one = async (database: string, query: string) => {
     const [row] = await licet.sql<{ value: string | null }>(database, query);
@@ -46,7 +46,9 @@ async function settled(): Promise<void> {
     const pending = await one("licensing", "SELECT count(*) AS value FROM outbox_pending");
     const counted = await one("metering", "SELECT sum(next_offset) AS value FROM consumer_offset");
     const tracked = "SELECT sum(next_offset) AS value FROM partition WHERE topic = 'licet.usage.v1'";
-    return pending === "0" && counted === (await one("bus", tracked));
+    const changed = await one("metering", "SELECT count(*) AS value FROM usage_change");
+    const untold = await one("metering", "SELECT count(*) AS value FROM usage_level WHERE pending");
+    return [pending, changed, untold].every((count) => count === "0") && counted === (await one("bus", tracked));
   });
 }
 

@@ -1,13 +1,17 @@
-import { create, type DescMessage, getOption, hasOption, type Message } from "@bufbuild/protobuf";
+import { create, type DescMessage, getOption, hasOption, type Message, toBinary, toJson } from "@bufbuild/protobuf";
 import { MethodOptions_IdempotencyLevel as Level } from "@bufbuild/protobuf/wkt";
 import { field as fieldRules } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import { describe, expect, test } from "@jest/globals";
-import { TrackUsageBatchRequestSchema } from "@licet/contracts/licet/metering/v1/usage_metering_service_pb";
+import {
+  TrackUsageBatchRequestSchema,
+  TrackUsageRequestSchema,
+} from "@licet/contracts/licet/metering/v1/usage_metering_service_pb";
 import { deadline_ms, required_scope } from "@licet/contracts/licet/options/v1/options_pb";
 import { ValidateFeatureRequestSchema } from "@licet/contracts/licet/validation/v1/validation_service_pb";
 import { scopesOf } from "@licet/licensing/domain/roles";
 import type { ServiceError } from "@licet/platform/errors";
 import { readPolicy } from "@licet/platform/rpc/call";
+import { decodeBinary, decodeJson } from "@licet/platform/rpc/codec";
 import { createMessageRules } from "@licet/platform/rpc/message-rules";
 import { everyMethod } from "./every-service.ts";
 
@@ -46,14 +50,16 @@ describe.each([...everyMethod])("%s", (_name, method) => {
 });
 
 describe("too many of anything", () => {
-  const check = (schema: DescMessage, message: Message) => {
+  const violationsOf = (act: () => unknown) => {
     try {
-      createMessageRules().check(schema, message);
+      act();
     } catch (error) {
       return (error as ServiceError).violations.map(({ field, reason }) => [field, reason]);
     }
     return [];
   };
+  const check = (schema: DescMessage, message: Message) =>
+    violationsOf(() => createMessageRules().check(schema, message));
   const event = { id: "e", customerId: "c", metric: "m", quantity: "1" };
   const crowd = (size: number) => Object.fromEntries(Array.from({ length: size }, (_, index) => [`k${index}`, ""]));
 
@@ -72,6 +78,42 @@ describe("too many of anything", () => {
     expect(check(TrackUsageBatchRequestSchema, most)).toEqual([]);
     const context = create(ValidateFeatureRequestSchema, { context: crowd(65) });
     expect(check(ValidateFeatureRequestSchema, context)).toEqual([["context", "map.max_pairs"]]);
+  });
+
+  // What comes behind it can't be decoded: who refuses the number has not tried to.
+  test.each([
+    ["a list", TrackUsageBatchRequestSchema, { events: Array.from({ length: 1_001 }, () => ({})) }, "events"],
+    ["a map", ValidateFeatureRequestSchema, { context: crowd(65) }, "context"],
+    [
+      "a map in a list",
+      TrackUsageBatchRequestSchema,
+      { events: [event, { dimensions: crowd(21) }] },
+      "events[1].dimensions",
+    ],
+    ["a map in a message", TrackUsageRequestSchema, { event: { dimensions: crowd(21) } }, "event.dimensions"],
+  ])(
+    "is refused before any of it is decoded: %s",
+    (_what, schema: DescMessage, init: Record<string, unknown>, field) => {
+      const reason = field === "events" ? "repeated.max_items" : "map.max_pairs";
+      const message = create(schema, init);
+      expect(check(schema, message)).toEqual([[field, reason]]);
+      const bytes = Buffer.concat([toBinary(schema, message), Buffer.from([0xff])]);
+      expect(violationsOf(() => decodeBinary(schema, bytes))).toEqual([[field, reason]]);
+      const json = JSON.stringify({ ...(toJson(schema, message) as object), noField: 1 });
+      expect(violationsOf(() => decodeJson(schema, Buffer.from(json)))).toEqual([[field, reason]]);
+    },
+  );
+
+  test("is counted over all parts of a message that comes in several", () => {
+    const part = (from: number, to: number) => {
+      const dimensions = Object.fromEntries(Object.entries(crowd(to)).slice(from));
+      return toBinary(TrackUsageRequestSchema, create(TrackUsageRequestSchema, { event: { dimensions } }));
+    };
+    const two = (to: number) => Buffer.concat([part(0, 15), part(15, to)]);
+    expect(violationsOf(() => decodeBinary(TrackUsageRequestSchema, two(20)))).toEqual([]);
+    expect(
+      violationsOf(() => decodeBinary(TrackUsageRequestSchema, Buffer.concat([two(21), Buffer.from([0xff])]))),
+    ).toEqual([["event.dimensions", "map.max_pairs"]]);
   });
 
   test.each([...everyMethod])("has a bound in every list and map of %s", (_name, { input }) => {

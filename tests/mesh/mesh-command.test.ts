@@ -119,8 +119,15 @@ describeOwnKafka("with Kafka", () => {
       expect(await mayTrade(second.info)).toMatchObject({ valid: true });
       expect(await countedEvents(second.info)).toBe("1");
       const metering = second.info.replicas.find(({ service }) => service === "usage-metering");
-      const metrics = await (await fetch(metering?.metricsUrl ?? "")).text();
-      expect(metrics).toMatch(/licet_events_lag\{messaging_destination_name="licet.usage.v1"/);
+      // A consumer group whose member was killed waits for it before it gives its partitions to the next one.
+      await until(
+        "the lag of usage is told",
+        async () => {
+          const metrics = await (await fetch(metering?.metricsUrl ?? "")).text();
+          return /licet_events_lag\{messaging_destination_name="licet.usage.v1"/.test(metrics);
+        },
+        { timeoutMs: 60_000 },
+      );
 
       const ended = once(second.child, "exit");
       second.child.kill("SIGINT");

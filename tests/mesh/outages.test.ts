@@ -182,6 +182,29 @@ describeOwnKafka("a mesh of two replicas each on Kafka, Redis and Postgres", () 
       }
     });
 
+    test("see what was used up to a hard limit deny at every replica, whichever one has counted it", async () => {
+      const key = mesh.key("nectar", "admin");
+      const { customer } = await createClient(CustomerService, mesh.one("licensing", 1, key)).createCustomer({
+        requestId: newId(),
+        name: "C",
+      });
+      const customerId = customer?.customerId ?? "";
+      const wanted = { requestId: newId(), customerId, product: "workflows", plan: "team" };
+      await createClient(LicensingService, mesh.one("licensing", 2, key)).provisionLicense(wanted);
+      const question = { customerId, feature: "workflows" };
+      const validation = both.map((number) => createClient(ValidationService, mesh.one("validation", number, key)));
+      const reasons = async () => {
+        const all = await Promise.all(validation.map((client) => client.validateFeature(question, PATIENT)));
+        return all.map(({ reason }) => DecisionReason[reason]).join();
+      };
+      await until("both allow", async () => (await reasons()) === "ALLOWED,ALLOWED");
+      const event = { id: newId(), customerId, metric: "workflow_executions", quantity: "10000" };
+      await createClient(UsageMeteringService, mesh.one("usage-metering", 2, key)).trackUsage({ event }, PATIENT);
+      await until("both deny", async () => (await reasons()) === "LIMIT_EXCEEDED,LIMIT_EXCEEDED", {
+        timeoutMs: FENCE_MS,
+      });
+    });
+
     test("see a revocation at once with its token, at every replica, and soon without", async () => {
       const delays: number[] = [];
       for (let round = 0; round < 100; round++) {

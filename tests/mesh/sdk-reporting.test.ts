@@ -75,6 +75,19 @@ test("usage counts once, also where answers are lost and an event is bad", async
   expect(await counted("sdk_orders")).toMatchObject({ quantity: "1499.5", events: 2_999n });
 }, 120_000);
 
+test("what a clock that is ahead has stamped is counted once its time has come", async () => {
+  const problems: TrackProblem[] = [];
+  const client = connect({ flushIntervalMs: 5, onProblem: (problem) => void problems.push(problem) });
+  // Ten seconds more than usage metering tolerates.
+  for (let i = 0; i < 10; i++)
+    client.track({ ...event, metric: "sdk_early", occurredAt: new Date(Date.now() + 70_000) });
+  expect(await client.flush(60_000)).toBe(true);
+  expect(client.trackCounts()).toMatchObject({ delivered: 10, refused: 0, waiting: 0 });
+  expect(problems).toContainEqual(expect.objectContaining({ kind: "RETRYING", lost: 0 }));
+  await client.close();
+  await until("all are counted", async () => (await counted("sdk_early"))?.events === 10n);
+}, 120_000);
+
 /** A process that tracks so many events over a spool, and stays until it is killed. */
 function startTracking(spool: string, first: number, events: number): ChildProcess {
   const program = path.join(import.meta.dirname, "sdk-tracking.ts");

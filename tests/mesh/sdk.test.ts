@@ -2,12 +2,12 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { createClient } from "@connectrpc/connect";
-import { afterAll, beforeAll, expect, test } from "@jest/globals";
+import { afterAll, afterEach, beforeAll, expect, jest, test } from "@jest/globals";
 import { CustomerService } from "@licet/contracts/licet/licensing/v1/customer_service_pb";
 import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import { newId } from "@licet/platform/ids";
 import { until } from "@licet/platform/testing/until";
-import { createLicet, type LocalLicet } from "@licet/sdk";
+import { createLicet, type LocalLicet, type Verdict } from "@licet/sdk";
 import { startLicet, type TestLicet } from "./licet.ts";
 
 const CLIENTS = 5;
@@ -27,6 +27,19 @@ afterAll(async () => {
   for (const directory of directories) rmSync(directory, { recursive: true, force: true });
 });
 
+afterEach(() => void jest.restoreAllMocks());
+
+const HOUR_MS = 3_600_000;
+
+/** How far this process's clocks are moved. */
+function moveClocks(): { wallMs: number; steadyMs: number } {
+  const moved = { wallMs: 0, steadyMs: 0 };
+  const [wall, steady] = [Date.now.bind(Date), performance.now.bind(performance)];
+  jest.spyOn(Date, "now").mockImplementation(() => wall() + moved.wallMs);
+  jest.spyOn(performance, "now").mockImplementation(() => steady() + moved.steadyMs);
+  return moved;
+}
+
 function open(cacheDir: string): LocalLicet {
   const apiKey = licet.run.apiKeys.tradsys?.service ?? "";
   return createLicet({ mode: "local", address: new URL(licet.run.grpcUrl).host, apiKey, cacheDir });
@@ -41,7 +54,7 @@ async function provisioned(): Promise<{ customerId: string; licenseId: string }>
   return { customerId, licenseId: license?.licenseId ?? "" };
 }
 
-test("every SDK sees a revocation, and decides with everything gone and behind a restart", async () => {
+test("every SDK sees a revocation, and decides with everything gone, behind restarts and set-back clocks, for the grace", async () => {
   const caches = Array.from({ length: CLIENTS }, () => mkdtempSync(path.join(tmpdir(), "licet-mesh-sdk-")));
   directories.push(...caches);
   const clients = caches.map(open);
@@ -63,12 +76,38 @@ test("every SDK sees a revocation, and decides with everything gone and behind a
   expect(all(revoked.customerId, "LICENSE_REVOKED")()).toBe(true);
 
   await Promise.all(clients.map((client) => client.close()));
-  const again = open(caches[0] ?? "");
-  try {
-    await again.ready();
-    expect(again.check(kept.customerId, "egx_access")).toMatchObject({ allowed: true, source: "SDK" });
-    expect(again.check(revoked.customerId, "egx_access").reason).toBe("LICENSE_REVOKED");
-  } finally {
-    await again.close();
-  }
+
+  // From here on from the disk: the features' grace of 300 s, behind the 30 s for which facts are young, and no more of it.
+  const clock = moveClocks();
+  const pass = (ms: number): void => {
+    clock.wallMs += ms;
+    clock.steadyMs += ms;
+  };
+  const setBack = (): void => {
+    clock.wallMs -= HOUR_MS;
+    clock.steadyMs -= HOUR_MS;
+  };
+  await restarted(caches[0] ?? "", kept.customerId, ({ reason, degraded, source }) => {
+    expect([reason, degraded, source]).toEqual(["ALLOWED", false, "SDK"]);
+    pass(31_000);
+  });
+  setBack();
+  await restarted(caches[0] ?? "", kept.customerId, ({ reason, degraded }) => {
+    expect([reason, degraded]).toEqual(["ALLOWED", true]);
+    pass(300_000);
+  });
+  setBack();
+  await restarted(caches[0] ?? "", kept.customerId, ({ reason }) => expect(reason).toBe("FACTS_TOO_OLD"));
+  await restarted(caches[0] ?? "", revoked.customerId, ({ reason }) => expect(reason).toBe("LICENSE_REVOKED"));
 });
+
+/** Looks at what a client that begins anew from the disk says, and ends it as a process does that is told to. */
+async function restarted(cacheDir: string, customerId: string, look: (verdict: Verdict) => void): Promise<void> {
+  const licet = open(cacheDir);
+  try {
+    await licet.ready();
+    look(licet.check(customerId, "egx_access"));
+  } finally {
+    await licet.close();
+  }
+}

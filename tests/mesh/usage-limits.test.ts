@@ -1,4 +1,7 @@
 /** What is tracked comes to count against limits, by all services together, on the demo data. */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import path from "node:path";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";
 import { afterAll, beforeAll, expect, test } from "@jest/globals";
@@ -16,6 +19,7 @@ import { asAdministrator } from "@licet/platform/database/roles";
 import { newId } from "@licet/platform/ids";
 import { testServerUrl } from "@licet/platform/testing/database";
 import { until } from "@licet/platform/testing/until";
+import { createLicet, type LocalLicet } from "@licet/sdk";
 import { startLicet, type TestLicet } from "./licet.ts";
 
 const metric = "workflow_executions";
@@ -47,6 +51,7 @@ async function newCustomer() {
   const validation = createClient(ValidationService, service);
   const usage = createClient(UsageMeteringService, service);
   return {
+    customerId,
     licenseIds: [first.licenseId, secondId] as const,
     check: () => validation.validateFeature({ customerId, feature: "workflows", atLeast }, { timeoutMs: 5_000 }),
     track: (...events: MessageInitShape<typeof UsageEventSchema>[]) =>
@@ -98,3 +103,46 @@ test("while usage metering can't tell what was used, decisions go on, and say ho
   });
   await until("it is young again", async () => (await ageMs()) < 3_000, { timeoutMs: 30_000 });
 }, 90_000);
+
+function openSdk(customerId: string, cacheDir: string): LocalLicet {
+  const apiKey = licet.run.apiKeys[tenant]?.service ?? "";
+  const address = new URL(licet.run.grpcUrl).host;
+  return createLicet({ mode: "local", address, apiKey, cacheDir, customerIds: [customerId] });
+}
+
+test("an SDK that decides itself denies by what was tracked, knows its age, and remembers both", async () => {
+  const { customerId, check, track } = await newCustomer();
+  const cacheDir = mkdtempSync(path.join(tmpdir(), "licet-mesh-usage-"));
+  let sdk = openSdk(customerId, cacheDir);
+  try {
+    await sdk.ready();
+    await until("it is vouched for that nothing was used", () => {
+      const { allowed, usageStalenessMs } = sdk.check(customerId, "workflows");
+      return allowed && usageStalenessMs !== undefined;
+    });
+    await track({ quantity: "10000" });
+    await until("the SDK denies", () => !sdk.check(customerId, "workflows").allowed);
+    expect(sdk.check(customerId, "workflows")).toMatchObject({
+      reason: "LIMIT_EXCEEDED",
+      limitViolations: [{ metric, current: "10000", limit: 10_000n, window: "PER_MONTH", source: "USAGE" }],
+      degraded: false,
+      source: "SDK",
+    });
+    expect((await check()).valid).toBe(false);
+    // Nothing is used any more, and usage metering goes on saying so.
+    const told = sdk.check(customerId, "workflows");
+    let ageMs = told.usageStalenessMs ?? 0;
+    await until("the verdict is vouched for again", () => {
+      const before = ageMs;
+      ageMs = told.usageStalenessMs ?? 0;
+      return ageMs < before;
+    });
+    await sdk.close();
+
+    sdk = openSdk(customerId, cacheDir);
+    expect(sdk.check(customerId, "workflows").reason).toBe("LIMIT_EXCEEDED");
+  } finally {
+    await sdk.close();
+    rmSync(cacheDir, { recursive: true, force: true });
+  }
+}, 60_000);

@@ -1,8 +1,8 @@
-/** A day at the gateway: what five customers of the demo data may and may not do. Prints a line for each request. */
+/** A day at the gateway: what four customers of the demo data may and may not do. Prints a line for each request. */
 import { createLicet } from "@licet/sdk";
 import { createGateway } from "./gateway.ts";
 
-const customers = ["cairo-capital", "nile-brokers", "trial-desk", "lapsed-fund", "frozen-desk"];
+const customers = ["cairo-capital", "trial-desk", "lapsed-fund", "frozen-desk"];
 const licet = createLicet({
   mode: "remote",
   address: setting("LICET_ADDRESS"),
@@ -20,8 +20,7 @@ let orders = 0;
 
 await order("cairo-capital", "EGX", "COMI");
 await order("cairo-capital", "TADAWUL", "2222");
-await order("nile-brokers", "KRAKEN", "BTC");
-await order("nile-brokers", "EGX", "COMI");
+await order("trial-desk", "EGX", "COMI");
 for (const instrument of ["BTC", "ETH", "SOL", "XRP", "ADA", "DOT"]) await order("trial-desk", "BINANCE", instrument);
 await order("lapsed-fund", "BINANCE", "BTC");
 await close("lapsed-fund", "BTC");

@@ -94,7 +94,7 @@ function toLicense(wire: WireLicense): License {
     product: wire.product,
     plan: wire.plan === "" ? undefined : wire.plan,
     planVersion: wire.planVersion,
-    // A status that only a newer licensing service knows must not allow anything.
+    // A status that only a newer licensing service knows allows nothing; as with a suspended license, what may be reduced is.
     status: wordOf(LicenseStatus, wire.status, "SUSPENDED"),
     features: new Set(wire.features),
     grants: new Map(

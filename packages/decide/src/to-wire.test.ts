@@ -1,11 +1,13 @@
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { describe, expect, test } from "@jest/globals";
 import { ProductCatalogSchema } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { EntitlementSnapshotSchema } from "@licet/contracts/licet/licensing/v1/entitlement_pb";
+import { EntitlementUsageSchema } from "@licet/contracts/licet/validation/v1/validation_service_pb";
 import fc from "fast-check";
-import type { Catalog, License, Limit, Snapshot } from "./entitlement.ts";
-import { toCatalog, toSnapshot } from "./from-wire.ts";
-import { catalogToWire, snapshotToWire } from "./to-wire.ts";
+import type { Catalog, License, Limit, Snapshot, Usage, UsageLevel } from "./entitlement.ts";
+import { toCatalog, toSnapshot, toUsage } from "./from-wire.ts";
+import { catalogToWire, snapshotToWire, usageToWire } from "./to-wire.ts";
 
 const anyCode = fc.stringMatching(/^[a-z0-9][a-z0-9_.-]{0,12}$/);
 /** From 1970 to the year 9999, which is what a timestamp can say. */
@@ -53,6 +55,16 @@ const anyCatalog = fc.record<Catalog>({
   version: fc.bigInt(0n, 2n ** 63n - 1n),
   features: fc.array(fc.tuple(anyCode, anyFeature)).map((features) => new Map(features)),
 });
+const licenseId = fc.option(fc.uuid(), { nil: undefined });
+const used = fc.tuple(fc.nat(), fc.nat(999)).map(([whole, part]) => `${whole}.${part}`);
+const anyLevel = fc.oneof(
+  fc.record<UsageLevel>({ window: fc.constantFrom("PER_DAY", "PER_MONTH"), licenseId, windowStartMs: anyMs, used }),
+  fc.record<UsageLevel>({ window: fc.constant("LIFETIME"), licenseId, windowStartMs: fc.constant(undefined), used }),
+);
+const anyUsage = fc.record<Usage>({
+  levels: fc.array(fc.tuple(anyCode, fc.array(anyLevel, { minLength: 1 }))).map((levels) => new Map(levels)),
+  asOfMs: anyMs,
+});
 
 describe("what is sent", () => {
   test("of a snapshot is read as the same snapshot", () => {
@@ -60,6 +72,18 @@ describe("what is sent", () => {
       fc.property(anySnapshot, (snapshot) => {
         const bytes = toBinary(EntitlementSnapshotSchema, snapshotToWire(snapshot));
         expect(toSnapshot(fromBinary(EntitlementSnapshotSchema, bytes))).toEqual(snapshot);
+      }),
+    );
+  });
+
+  test("of usage is read as the same usage", () => {
+    fc.assert(
+      fc.property(anyUsage, fc.bigInt({ min: 0n, max: 2n ** 63n - 1n }), (usage, version) => {
+        const bytes = toBinary(EntitlementUsageSchema, usageToWire({ customerId: "c", version, ...usage }));
+        const read = fromBinary(EntitlementUsageSchema, bytes);
+        expect(read).toMatchObject({ customerId: "c", version });
+        expect(toUsage(read, usage.asOfMs)).toEqual(usage);
+        expect(read.asOf && timestampMs(read.asOf)).toBe(usage.asOfMs);
       }),
     );
   });

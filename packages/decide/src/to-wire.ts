@@ -14,7 +14,11 @@ import {
   EntitlementSnapshotSchema,
 } from "@licet/contracts/licet/licensing/v1/entitlement_pb";
 import { type LicenseSchema, LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
-import type { Catalog, License, Limit, Snapshot } from "./entitlement.ts";
+import {
+  type EntitlementUsage,
+  EntitlementUsageSchema,
+} from "@licet/contracts/licet/validation/v1/validation_service_pb";
+import type { Catalog, License, Limit, Snapshot, Usage } from "./entitlement.ts";
 
 /**
  * A snapshot in the form in which it travels: all that decides, and nothing else. `toSnapshot` makes the same of it again.
@@ -40,6 +44,25 @@ export function catalogToWire({ tenant, product, version, features }: Catalog): 
       reduceOnly,
       failMode: failModeToWire(failGraceMs),
     })),
+  });
+}
+
+/** What a customer has used in the form in which it travels; `toUsage` makes the same of it again. */
+export function usageToWire({
+  customerId,
+  version,
+  levels,
+  asOfMs,
+}: Usage & { readonly customerId: string; readonly version: bigint }): EntitlementUsage {
+  return create(EntitlementUsageSchema, {
+    customerId,
+    version,
+    asOf: timestampFromMs(asOfMs),
+    levels: Array.from(levels, ([metric, counters]) =>
+      counters.map(({ window, licenseId = "", windowStartMs, used }) => {
+        return { metric, window: LimitWindow[window], licenseId, windowStart: toTimestamp(windowStartMs), used };
+      }),
+    ).flat(),
   });
 }
 

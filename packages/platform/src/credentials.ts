@@ -1,6 +1,7 @@
 import { hash, randomBytes, timingSafeEqual } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http2";
 import { platformError, type ServiceError } from "./errors.ts";
+import { LatestMap } from "./latest-map.ts";
 import { createReplica } from "./replica.ts";
 
 /** The tenant of calls that belong to no tenant: administration of tenants, replication between services. */
@@ -133,7 +134,7 @@ export function createCredentials(options: CredentialsOptions): Credentials {
 
   // By the header's text: hashing the secret once more costs as much as an answer. What is kept in memory this way came
   // from there, and goes with the next change of the key or the oldest of too many.
-  const proofs = new Map<string, Proof>();
+  const proofs = new LatestMap<Proof>();
   const recall = (text: string, bearer: boolean): Credential | undefined => {
     const proof = proofs.get(text);
     if (proof === undefined || proof.bearer !== bearer) return undefined;
@@ -174,7 +175,8 @@ export function createCredentials(options: CredentialsOptions): Credentials {
         throw platformError("SCOPE_MISSING", message);
       }
       if (known !== undefined) {
-        noteProof(proofs, authorization ?? text, { known, bearer: authorization !== null });
+        proofs.set(authorization ?? text, { known, bearer: authorization !== null });
+        if (proofs.size > MAX_PROOFS) proofs.dropOldest();
       }
       options.used?.(key.keyId, known?.version ?? 0n);
       return credential;
@@ -187,13 +189,6 @@ interface Proof {
   readonly known: Known;
   /** Whether it was the header `authorization`; else `x-api-key`. */
   readonly bearer: boolean;
-}
-
-function noteProof(proofs: Map<string, Proof>, text: string, proof: Proof): void {
-  proofs.set(text, proof);
-  if (proofs.size <= MAX_PROOFS) return;
-  const [oldest] = proofs.keys();
-  if (oldest !== undefined) proofs.delete(oldest);
 }
 
 interface Known {

@@ -109,9 +109,11 @@ export function platformError(
  *
  * @param field the path by proto names, such as `events[3].occurred_at`.
  * @param description what is wrong and what would be right, such as `must not lie in the future`.
+ * @param retryAfterMs after how many milliseconds the same will be right, where time mends it.
  */
-export function invalidArgument(field: string, description: string): ServiceError {
-  return platformError("INVALID_FIELD", `${field}: ${description}`, { violations: [{ field, description }] });
+export function invalidArgument(field: string, description: string, retryAfterMs?: number): ServiceError {
+  const more = { violations: [{ field, description }], ...(retryAfterMs !== undefined && { retryAfterMs }) };
+  return platformError("INVALID_FIELD", `${field}: ${description}`, more);
 }
 
 /** A message that tells more about an error, beside its type. */

@@ -1,4 +1,5 @@
 import { platformError, type ServiceError } from "./errors.ts";
+import { LatestMap } from "./latest-map.ts";
 import { createPlainStore, type ReplicaStore } from "./replica-store.ts";
 
 /** How often the owner is asked again when its answer is older than what is known already. */
@@ -114,7 +115,7 @@ interface LookUp<V> {
 export function createReplica<V extends { readonly version: bigint }>(options: ReplicaOptions<V>): Replica<V> {
   const { name, maxEntries, maxLookups, now, store: values = createPlainStore<V>() } = options;
   // Of values that are not in memory; as many again as there may be values.
-  const notes = new Map<string, Note>();
+  const notes = new LatestMap<Note>();
   // A value from elsewhere can't be judged when it was read before events were heard, or before a note that is gone.
   let heardFromMs = Number.POSITIVE_INFINITY;
   let notesFromMs = 0;
@@ -125,8 +126,9 @@ export function createReplica<V extends { readonly version: bigint }>(options: R
   const versionOf = (key: string): bigint | undefined => values.peek(key)?.version ?? notes.get(key)?.version;
 
   const note = (key: string, version: bigint, highest = notes.get(key)?.highest ?? notesFromMs === 0): void => {
-    const dropped = setLatest(notes, key, { version, atMs: now(), highest }, maxEntries);
-    if (dropped !== undefined) notesFromMs = Math.max(notesFromMs, dropped[1].atMs);
+    notes.set(key, { version, atMs: now(), highest });
+    const dropped = notes.size > maxEntries ? notes.dropOldest() : undefined;
+    if (dropped !== undefined) notesFromMs = Math.max(notesFromMs, dropped.value.atMs);
   };
 
   const dropOne = createHand(values);
@@ -234,15 +236,18 @@ export function createHand<V extends { readonly version: bigint }>(values: Repli
 
 /** The keys that are known not to exist. */
 function createAbsences({ maxAbsent, absentTtlMs, now, steadyMs = () => performance.now() }: ReplicaOptions<unknown>) {
-  const absences = new Map<string, Absence>();
+  const absences = new LatestMap<Absence>();
   return {
     has(key: string): boolean {
       const absence = absences.get(key);
       return absence !== undefined && now() < absence.untilMs && steadyMs() < absence.untilSteadyMs;
     },
     fromNow: (): Absence => ({ untilMs: now() + absentTtlMs, untilSteadyMs: steadyMs() + absentTtlMs }),
-    note: (key: string, absence: Absence) => void setLatest(absences, key, absence, maxAbsent),
-    delete: (key: string) => void absences.delete(key),
+    note(key: string, absence: Absence): void {
+      absences.set(key, absence);
+      if (absences.size > maxAbsent) absences.dropOldest();
+    },
+    delete: (key: string) => absences.delete(key),
   };
 }
 
@@ -278,14 +283,4 @@ function notThere(atLeast: bigint, name: string): ServiceError {
 
 function larger(a: bigint, b: bigint): bigint {
   return a > b ? a : b;
-}
-
-/** Sets an entry as the latest one; drops and returns the earliest one beyond `max`. */
-function setLatest<T>(map: Map<string, T>, key: string, value: T, max: number): [string, T] | undefined {
-  map.delete(key);
-  map.set(key, value);
-  if (map.size <= max) return undefined;
-  const [earliest] = map;
-  if (earliest !== undefined) map.delete(earliest[0]);
-  return earliest;
 }

@@ -3,6 +3,7 @@ import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { Enforcement, LicenseType, LimitWindow } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
 import {
+  type Answer,
   type CheckFeaturesResponse,
   Decision,
   DecisionReason,
@@ -13,6 +14,7 @@ import {
   type ValidateFeatureResponse,
   type LimitViolation as WireLimitViolation,
 } from "@licet/contracts/licet/validation/v1/validation_service_pb";
+import { fromStatus, LicetError } from "./errors.ts";
 import type { ExplanationStep, LimitViolation, Reason, Verdict, VerdictLicense } from "./verdict.ts";
 
 /** The verdict that a reply of ValidateFeature tells. */
@@ -32,6 +34,18 @@ export function fromValidateFeature(customerId: string, feature: string, reply: 
     degraded: reply.degraded,
     source: wordOf(DecisionSource, reply.source, "LICENSING"),
   } satisfies Verdict);
+}
+
+/** What an answer of BatchValidate tells: the verdict, or why there is none. */
+export function fromAnswer(customerId: string, feature: string, answer: Answer | undefined): Verdict | LicetError {
+  switch (answer?.result.case) {
+    case "response":
+      return fromValidateFeature(customerId, feature, answer.result.value);
+    case "error":
+      return fromStatus(answer.result.value);
+    default:
+      return new LicetError({ code: "UNKNOWN", reason: "UNKNOWN", message: "the server left out the answer" });
+  }
 }
 
 /** The steps that a reply of ValidateFeature tells, where they were asked for. */

@@ -1,18 +1,23 @@
 import { createHmac, hkdfSync, randomUUID, timingSafeEqual } from "node:crypto";
 import { closeSync, fstatSync, mkdirSync, openSync, readFileSync } from "node:fs";
-import { type FileHandle, open, rename, rm } from "node:fs/promises";
+import { type FileHandle, open, readdir, rename, rm, stat } from "node:fs/promises";
 import path from "node:path";
 import type { ClockMark } from "./clock.ts";
 import { LicetError } from "./errors.ts";
 import type { SavedFacts } from "./facts.ts";
 
-/** The largest file that is written or read, in bytes. */
-const MAX_FILE_BYTES = 256 * 1024 * 1024;
+/** The largest file that is written or read, in bytes: a million ordinary customers take 300 MB. */
+const MAX_FILE_BYTES = 512 * 1024 * 1024;
+/** After how many milliseconds a file that was never finished is nobody's any more: writing takes seconds. */
+const ABANDONED_MS = 3_600_000;
+/** How much is made before it is written, in bytes: a few milliseconds' work, then others have their turn. */
+const CHUNK_BYTES = 64 * 1024;
 const MAGIC = Buffer.from("LICETSDK");
 /** The format that this SDK writes, and the only one it reads. */
-const FORMAT = 1;
+const FORMAT = 2;
 const HEAD_BYTES = MAGIC.length + 4;
 const SEAL_BYTES = 32;
+const TEMPORARY = ".tmp";
 
 /** What a file holds: the two can't be taken for each other. */
 type Kind = "facts" | "clock";
@@ -30,7 +35,7 @@ export interface StoredFacts extends SavedFacts {
 export interface StoredClock {
   readonly mark: ClockMark;
   /** The facts of this id have held until then, and the watch goes on from there. */
-  readonly facts?: { readonly id: string; readonly factsAsOfMs: number; readonly resumeToken: string } | undefined;
+  readonly facts?: (Omit<SavedFacts, "messages"> & { readonly id: string }) | undefined;
 }
 
 /** Two files in a directory, in which facts and the clock's mark outlive restarts. */
@@ -54,16 +59,19 @@ export interface DiskCacheOptions {
   /** What the facts are about, such as the customers watched: those about something else are not taken. */
   readonly scope: string;
   readonly warn: (error: LicetError) => void;
+  /** The largest file that is written or read, in bytes; 512 MiB when absent. */
+  readonly maxFileBytes?: number;
 }
 
 /** Creates the cache; nothing is read or written yet. */
-export function createDiskCache({ directory, secret, scope, warn }: DiskCacheOptions): DiskCache {
+export function createDiskCache(options: DiskCacheOptions): DiskCache {
+  const { directory, secret, scope, warn, maxFileBytes = MAX_FILE_BYTES } = options;
   const key = Buffer.from(hkdfSync("sha256", secret, "", "licet-sdk/cache/v1", 32));
   const factsFile = path.join(directory, "entitlements.licet");
   const clockFile = path.join(directory, "clock.licet");
   const attempt = <T>(file: string, kind: Kind, parse: (payload: Buffer) => T): T | undefined => {
     try {
-      const bytes = readWhole(file);
+      const bytes = readWhole(file, maxFileBytes);
       return bytes && parse(unseal(bytes, kind, key));
     } catch (cause) {
       const message = `${file}: ${(cause as Error).message}; begun anew`;
@@ -77,39 +85,65 @@ export function createDiskCache({ directory, secret, scope, warn }: DiskCacheOpt
       facts: attempt(factsFile, "facts", (payload) => decodeFacts(payload, scope)),
       clock: attempt(clockFile, "clock", (payload) => JSON.parse(payload.toString()) as StoredClock),
     }),
-    writeFacts: (facts) => replace(factsFile, seal(encodeFacts(facts, scope), "facts", key)),
-    writeClock: (clock) => replace(clockFile, seal([Buffer.from(JSON.stringify(clock))], "clock", key)),
+    writeFacts: (facts) => replace(factsFile, seal(encodeFacts(facts, scope), "facts", key), maxFileBytes),
+    writeClock: (clock) => replace(clockFile, seal([Buffer.from(JSON.stringify(clock))], "clock", key), maxFileBytes),
   };
 }
 
 /** What stands before the messages of facts. */
-type FactsHead = Omit<StoredFacts, "messages"> & { readonly scope: string; readonly count: number };
+type FactsHead = Omit<StoredFacts, "messages"> & { readonly scope: string };
 
-function encodeFacts({ messages, ...head }: StoredFacts, scope: string): Buffer[] {
-  const text = Buffer.from(JSON.stringify({ ...head, scope, count: messages.length } satisfies FactsHead));
-  return [text, ...messages].flatMap((part) => [
-    uint32(part.byteLength),
-    Buffer.from(part.buffer, part.byteOffset, part.byteLength),
-  ]);
+function* encodeFacts({ messages, ...head }: StoredFacts, scope: string): Generator<Uint8Array> {
+  const text = Buffer.from(JSON.stringify({ ...head, scope } satisfies FactsHead));
+  yield uint32(text.length);
+  yield text;
+  for (const message of messages) {
+    yield uint32(message.length);
+    yield message;
+  }
 }
 
 function decodeFacts(payload: Buffer, scope: string): StoredFacts {
-  let at = 0;
-  const next = (): Buffer => {
-    const end = at + 4 + payload.readUInt32BE(at);
-    const part = payload.subarray(at + 4, end);
-    at = end;
-    return part;
-  };
-  const { scope: found, count, ...head } = JSON.parse(next().toString()) as FactsHead;
+  const headEnd = 4 + payload.readUInt32BE(0);
+  const { scope: found, ...head } = JSON.parse(payload.subarray(4, headEnd).toString()) as FactsHead;
   if (found !== scope) throw new Error("was written for other customers");
-  return { ...head, messages: Array.from({ length: count }, next) };
+  return { ...head, messages: partsOf(payload.subarray(headEnd)) };
 }
 
-function seal(payload: readonly Buffer[], kind: Kind, key: Buffer): Buffer {
+/** The parts, each behind its length. */
+function* partsOf(payload: Buffer): Generator<Uint8Array> {
+  for (let at = 0; at < payload.length; ) {
+    const end = at + 4 + payload.readUInt32BE(at);
+    yield payload.subarray(at + 4, end);
+    at = end;
+  }
+}
+
+function* seal(payload: Iterable<Uint8Array>, kind: Kind, key: Buffer): Generator<Uint8Array> {
+  const hmac = createHmac("sha256", key);
   const head = Buffer.concat([MAGIC, Buffer.from([0, FORMAT, 0, kindNumber[kind]])]);
-  const body = Buffer.concat([head, ...payload]);
-  return Buffer.concat([body, createHmac("sha256", key).update(body).digest()]);
+  hmac.update(head);
+  yield head;
+  for (const part of payload) {
+    hmac.update(part);
+    yield part;
+  }
+  yield hmac.digest();
+}
+
+/** The same bytes in larger pieces. */
+function* chunksOf(parts: Iterable<Uint8Array>): Generator<Buffer> {
+  let chunk: Uint8Array[] = [];
+  let length = 0;
+  for (const part of parts) {
+    chunk.push(part);
+    length += part.length;
+    if (length < CHUNK_BYTES) continue;
+    yield Buffer.concat(chunk);
+    chunk = [];
+    length = 0;
+  }
+  yield Buffer.concat(chunk);
 }
 
 /** The payload. @throws Error with what is wrong, verified before anything of it is read. */
@@ -133,7 +167,7 @@ function uint32(value: number): Buffer {
   return bytes;
 }
 
-function readWhole(file: string): Buffer | undefined {
+function readWhole(file: string, maxBytes: number): Buffer | undefined {
   let descriptor: number;
   try {
     descriptor = openSync(file, "r");
@@ -143,7 +177,7 @@ function readWhole(file: string): Buffer | undefined {
   }
   try {
     const { size } = fstatSync(descriptor);
-    if (size > MAX_FILE_BYTES) throw new Error(`has ${size} bytes, more than ${MAX_FILE_BYTES}`);
+    if (size > maxBytes) throw new Error(`has ${size} bytes, more than ${maxBytes}`);
     return readFileSync(descriptor);
   } finally {
     closeSync(descriptor);
@@ -151,14 +185,19 @@ function readWhole(file: string): Buffer | undefined {
 }
 
 /** Whoever opens the file sees the old content or the new one, also after the machine lost power. */
-async function replace(file: string, content: Buffer): Promise<void> {
-  if (content.length > MAX_FILE_BYTES)
-    throw new Error(`${file} would have ${content.length} bytes, more than ${MAX_FILE_BYTES}`);
+async function replace(file: string, content: Iterable<Uint8Array>, maxBytes: number): Promise<void> {
   mkdirSync(path.dirname(file), { recursive: true, mode: 0o700 });
-  const temporary = `${file}.${randomUUID()}.tmp`;
+  await removeAbandoned(file);
+  const temporary = `${file}.${randomUUID()}${TEMPORARY}`;
   try {
     await withFile(temporary, "wx", async (handle) => {
-      await handle.writeFile(content);
+      let written = 0;
+      for (const chunk of chunksOf(content)) {
+        written += chunk.length;
+        if (written > maxBytes) throw new Error(`${file} would have more than ${maxBytes} bytes`);
+        // It goes on behind what was written before.
+        await handle.writeFile(chunk);
+      }
       await handle.sync();
     });
     await rename(temporary, file);
@@ -168,6 +207,19 @@ async function replace(file: string, content: Buffer): Promise<void> {
   }
   // Windows can't open a directory, and keeps renames in order by itself.
   if (process.platform !== "win32") await withFile(path.dirname(file), "r", (handle) => handle.sync());
+}
+
+/** Removes what processes left that ended while they wrote: each may be as large as the file. */
+async function removeAbandoned(file: string): Promise<void> {
+  const directory = path.dirname(file);
+  const begin = `${path.basename(file)}.`;
+  for (const name of await readdir(directory)) {
+    if (!name.startsWith(begin) || !name.endsWith(TEMPORARY)) continue;
+    const temporary = path.join(directory, name);
+    // Another process may have finished it, or removed it, meanwhile.
+    const { mtimeMs } = await stat(temporary).catch(() => ({ mtimeMs: Number.POSITIVE_INFINITY }));
+    if (Date.now() - mtimeMs > ABANDONED_MS) await rm(temporary, { force: true });
+  }
 }
 
 async function withFile(file: string, flags: string, use: (handle: FileHandle) => Promise<void>): Promise<void> {

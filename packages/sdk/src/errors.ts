@@ -97,7 +97,7 @@ export function fromGrpcStatus(status: Pick<StatusObject, "code" | "details" | "
 }
 
 /** The error that a `google.rpc.Status` stands for; without ErrorInfo it has the closest reason. */
-function fromStatus(status: Pick<Status, "code" | "message" | "details">): LicetError {
+export function fromStatus(status: Pick<Status, "code" | "message" | "details">): LicetError {
   const code = codeOf(status.code);
   let reason = foreignReason[code] ?? code;
   let metadata: Record<string, string> = {};

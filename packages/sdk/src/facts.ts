@@ -1,20 +1,25 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
 import {
+  type EntitlementUsage,
   type WatchEntitlementsResponse,
   WatchEntitlementsResponseSchema,
   type WatchHeartbeat,
 } from "@licet/contracts/licet/validation/v1/validation_service_pb";
-import type { Catalog, Snapshot, Usage } from "@licet/decide/entitlement";
+import type { Catalog } from "@licet/decide/entitlement";
 import { toCatalog, toSnapshot, toUsage } from "@licet/decide/from-wire";
+import { catalogToWire, snapshotToWire, usageToWire } from "@licet/decide/to-wire";
 import type { Moment, TrustedClock } from "./clock.ts";
-import { createDecider, type Decider, type KnownFacts } from "./decider.ts";
+import { createDecider, type Decider, type KnownFacts, type WhyNoFacts } from "./decider.ts";
 import { clientClosed, LicetError } from "./errors.ts";
+import { createKnownCustomers, type KnownCustomer, type KnownUsage } from "./known-customers.ts";
 
 /** For how many milliseconds facts are young enough; from then on features' fail modes decide. As the service's fence. */
 export const FENCE_MS = 30_000;
 /** How many customers are held. */
 const MAX_CUSTOMERS = 1_000_000;
+/** Of how many customers it is known for which verdicts their facts hold; with one more all begin anew. */
+const MAX_HOLDS = 200_000;
 
 /** What a watch has told, as it is kept over a restart. */
 export interface SavedFacts {
@@ -22,12 +27,14 @@ export interface SavedFacts {
   readonly resumeToken: string;
   /** By the trusted clock, in epoch milliseconds: what was committed before is in the facts. */
   readonly factsAsOfMs: number;
-  /** Catalogues and snapshots, as they were told. */
-  readonly messages: readonly Uint8Array[];
+  /** See {@link WatchedFacts.usageAsOfMs}. */
+  readonly usageAsOfMs?: number | undefined;
+  /** Catalogues, and of each customer the snapshot and the usage, as a watch tells them. */
+  readonly messages: Iterable<Uint8Array>;
 }
 
 /** All that a watch has told, and what follows from it. */
-export interface WatchedFacts extends Pick<Decider, "check" | "explain"> {
+export interface WatchedFacts extends Pick<Decider, "check" | "explain" | "counts"> {
   /**
    * Takes over a message of a watch that was asked for at `askedAt`.
    *
@@ -42,24 +49,47 @@ export interface WatchedFacts extends Pick<Decider, "check" | "explain"> {
   resumeToken: string;
   /** By the trusted clock, in epoch milliseconds: what was committed before is in the facts. */
   readonly factsAsOfMs: number;
+  /**
+   * What customers have used that was accepted before is known, in epoch milliseconds; undefined: of whom nothing was told,
+   * nothing is known.
+   */
+  readonly usageAsOfMs: number | undefined;
   /** For how many milliseconds the facts have been too old; negative while they are not. */
   overdueMs(): number;
   /** Notes the time that has passed; to be called each second or so. */
   tick(): void;
-  /** Rises with each change of what {@link save} returns, but for the two numbers of its head. */
+  /** Rises with each change of what {@link save} returns, but for the numbers of its head. */
   readonly revision: number;
+  /**
+   * What is known now. Messages are made while they are read, so that not all are in memory at once; what comes meanwhile may
+   * be among them or not: a watch that goes on from the token tells it again.
+   */
   save(): SavedFacts;
   /** Ends it: afterwards every check is refused. */
   close(): void;
 }
 
-/** A product or a customer, with what told it where that is to be saved. */
-interface Held<T> {
-  readonly value: T;
-  readonly bytes: Uint8Array | undefined;
-  /** Once something else holds: until when this is known to have held, by the trusted clock in epoch milliseconds. */
+/** What verdicts of the same facts have in common. */
+interface Hold {
+  /** Once something else holds: until when the facts are known to have held, in epoch milliseconds of their clock. */
   heldUntilMs: number | undefined;
 }
+
+/** What verdicts about a customer have in common, as long as nothing changes that. */
+interface Holds {
+  /** Of the snapshot, by the trusted clock. */
+  readonly facts: Hold;
+  /** Of what is known of usage, by usage metering's clock. */
+  readonly usage: Hold;
+}
+
+/** Of whom nothing was told. */
+const nothingUsed: KnownUsage = {
+  version: 0n,
+  levels: new Map(),
+  asOfMs: Number.NEGATIVE_INFINITY,
+  telling: 0,
+};
 
 /** What {@link createWatchedFacts} needs. */
 export interface WatchedFactsOptions {
@@ -68,8 +98,6 @@ export interface WatchedFactsOptions {
   readonly customerIds?: readonly string[] | undefined;
   /** What was saved before a restart. */
   readonly saved?: SavedFacts | undefined;
-  /** Whether {@link WatchedFacts.save} will be called: it costs each customer the bytes that told it. */
-  readonly saves?: boolean;
   /** The machine's steady clock alone; `performance.now` when absent. */
   readonly steadyMs?: () => number;
 }
@@ -83,26 +111,29 @@ class Watched implements WatchedFacts {
   complete = false;
   resumeToken = "";
   factsAsOfMs = Number.NEGATIVE_INFINITY;
+  usageAsOfMs: number | undefined;
   revision = 0;
   readonly check: Decider["check"];
   readonly explain: Decider["explain"];
+  readonly counts: Decider["counts"];
   readonly #clock: TrustedClock;
   readonly #decider: Decider;
   readonly #watched: ReadonlySet<string> | undefined;
-  readonly #saves: boolean;
-  readonly #customers = new Map<string, Held<Snapshot>>();
-  readonly #usage = new Map<string, Held<Usage>>();
-  readonly #products = new Map<string, Held<Catalog>>();
+  readonly #customers = createKnownCustomers();
+  /** Of the customers that were asked about since their facts changed. */
+  readonly #holds = new Map<string, Holds>();
   readonly #catalogs = new Map<string, Catalog>();
-  /** What was told since the last `reset`; undefined: there is no first state on its way. */
-  #toldAnew: { readonly customers: Set<string>; readonly products: Set<string> } | undefined;
+  /** What was known at the last `reset` and was not told since; undefined: there is no first state on its way. */
+  #untold: { readonly customers: Set<string>; readonly products: Set<string> } | undefined;
+  /** How many times the first state has begun, and with which of them usage begins that still holds. */
+  #telling = 0;
+  #usageFrom = 0;
 
   #closed = false;
 
-  constructor({ clock, customerIds, saved, saves = false, steadyMs }: WatchedFactsOptions) {
+  constructor({ clock, customerIds, saved, steadyMs }: WatchedFactsOptions) {
     this.#clock = clock;
     this.#watched = customerIds && new Set(customerIds);
-    this.#saves = saves;
     this.#decider = createDecider({
       clock,
       factsOf: (customerId, nowMs) => this.#factsOf(customerId, nowMs),
@@ -111,22 +142,25 @@ class Watched implements WatchedFacts {
     });
     this.check = this.#decider.check;
     this.explain = this.#decider.explain;
+    this.counts = this.#decider.counts;
     if (saved === undefined) return;
-    for (const bytes of saved.messages) this.#take(fromBinary(WatchEntitlementsResponseSchema, bytes), bytes);
+    for (const bytes of saved.messages) this.#take(fromBinary(WatchEntitlementsResponseSchema, bytes));
     this.resumeToken = saved.resumeToken;
     this.factsAsOfMs = saved.factsAsOfMs;
+    this.usageAsOfMs = saved.usageAsOfMs;
     this.complete = true;
   }
 
   get resetting(): boolean {
-    return this.#toldAnew !== undefined;
+    return this.#untold !== undefined;
   }
 
   apply(message: WatchEntitlementsResponse, askedAt: Moment): void {
     const { content } = message;
     switch (content.case) {
       case "reset":
-        this.#toldAnew = { customers: new Set(), products: new Set() };
+        this.#untold = { customers: new Set(this.#customers.keys()), products: new Set(this.#catalogs.keys()) };
+        this.#telling += 1;
         break;
       case "synchronized":
         this.#calibrate(content.value, askedAt);
@@ -134,10 +168,10 @@ class Watched implements WatchedFacts {
         break;
       case "heartbeat":
         this.#calibrate(content.value, askedAt);
-        if (this.complete && this.#toldAnew === undefined) this.#vouch(content.value, this.factsAsOfMs);
+        if (this.complete && this.#untold === undefined) this.#vouch(content.value, this.factsAsOfMs);
         break;
       default:
-        this.#take(message, undefined);
+        this.#take(message);
     }
     this.resumeToken = message.resumeToken;
   }
@@ -151,12 +185,8 @@ class Watched implements WatchedFacts {
   }
 
   save(): SavedFacts {
-    const held = [...this.#products.values(), ...this.#customers.values(), ...this.#usage.values()];
-    return {
-      resumeToken: this.resumeToken,
-      factsAsOfMs: this.factsAsOfMs,
-      messages: held.flatMap(({ bytes }) => bytes ?? []),
-    };
+    const { resumeToken, factsAsOfMs, usageAsOfMs } = this;
+    return { resumeToken, factsAsOfMs, usageAsOfMs, messages: this.#messages() };
   }
 
   close(): void {
@@ -164,90 +194,126 @@ class Watched implements WatchedFacts {
     this.#decider.forgetAll();
   }
 
+  *#messages(): Generator<Uint8Array> {
+    for (const catalog of this.#catalogs.values()) yield encode({ case: "catalog", value: catalogToWire(catalog) });
+    for (const customerId of this.#customers.keys()) {
+      const known = this.#customers.peek(customerId);
+      if (known === undefined) continue;
+      yield encode({ case: "snapshot", value: snapshotToWire(known.snapshot) });
+      const usage = this.#usageOf(known);
+      if (usage) yield encode({ case: "usage", value: usageToWire({ customerId, ...usage }) });
+    }
+  }
+
   /** Takes over what a message tells, unless a higher version is known: replicas may lag behind each other. */
-  #take(message: WatchEntitlementsResponse, bytes: Uint8Array | undefined): void {
-    const { content } = message;
+  #take({ content }: WatchEntitlementsResponse): void {
     if (content.case === "snapshot") {
       const snapshot = toSnapshot(content.value);
       const { customerId, version } = snapshot;
-      this.#toldAnew?.customers.add(customerId);
+      this.#untold?.customers.delete(customerId);
       if (version === 0n) {
         this.#drop(customerId);
         return;
       }
-      const held = this.#customers.get(customerId);
-      if (held !== undefined && held.value.version >= version) return;
-      if (held === undefined && this.#customers.size >= MAX_CUSTOMERS) throw tooManyCustomers();
-      if (held !== undefined) held.heldUntilMs = this.factsAsOfMs;
-      const kept = { value: snapshot, bytes: this.#bytesOf(message, bytes), heldUntilMs: undefined };
-      this.#customers.set(customerId, kept);
+      const known = this.#customers.peek(customerId);
+      if (known !== undefined && known.snapshot.version >= version) return;
+      if (known === undefined && this.#customers.size >= MAX_CUSTOMERS) throw tooManyCustomers();
+      this.#endHolds(customerId, { facts: true });
+      this.#customers.set(customerId, { snapshot, usage: known?.usage });
       this.#decider.forget(customerId);
       this.revision += 1;
     } else if (content.case === "catalog") {
       const catalog = toCatalog(content.value);
-      this.#toldAnew?.products.add(catalog.product);
+      this.#untold?.products.delete(catalog.product);
       if ((this.#catalogs.get(catalog.product)?.version ?? -1n) >= catalog.version) return;
-      const kept = { value: catalog, bytes: this.#bytesOf(message, bytes), heldUntilMs: undefined };
-      this.#products.set(catalog.product, kept);
       this.#catalogs.set(catalog.product, catalog);
       this.#decider.forgetAll();
       this.revision += 1;
-    } else if (content.case === "usage" && content.value.asOf !== undefined) {
-      const { customerId, asOf } = content.value;
-      // Of a customer that there is not, nothing is held, so that customers bound what is.
-      if (!this.#customers.has(customerId)) return;
-      const kept = {
-        value: toUsage(content.value, toMs(asOf)),
-        bytes: this.#bytesOf(message, bytes),
-        heldUntilMs: undefined,
-      };
-      this.#usage.set(customerId, kept);
-      this.#decider.forget(customerId);
-      this.revision += 1;
+    } else if (content.case === "usage") this.#takeUsage(content.value);
+  }
+
+  #takeUsage(told: EntitlementUsage): void {
+    const { customerId, version, asOf } = told;
+    const known = this.#customers.peek(customerId);
+    // Of a customer that there is not, nothing is held, so that customers bound what is.
+    if (asOf === undefined || known === undefined) return;
+    const usage = { ...toUsage(told, toMs(asOf)), version, telling: this.#telling };
+    const before = this.#usageOf(known);
+    if (before !== undefined && isOlder(usage, before)) {
+      // An instance that is behind has told that there is usage; what is known of it is younger.
+      this.#customers.set(customerId, { ...known, usage: { ...before, telling: this.#telling } });
+      return;
     }
-  }
-
-  #bytesOf({ content }: WatchEntitlementsResponse, bytes: Uint8Array | undefined): Uint8Array | undefined {
-    if (!this.#saves) return undefined;
-    return bytes ?? toBinary(WatchEntitlementsResponseSchema, create(WatchEntitlementsResponseSchema, { content }));
-  }
-
-  #drop(customerId: string): void {
-    const held = this.#customers.get(customerId);
-    if (held === undefined) return;
-    held.heldUntilMs = this.factsAsOfMs;
-    this.#customers.delete(customerId);
-    this.#usage.delete(customerId);
+    this.#endHolds(customerId, { usage: true });
+    this.#customers.set(customerId, { ...known, usage });
     this.#decider.forget(customerId);
     this.revision += 1;
   }
 
+  #drop(customerId: string): void {
+    if (!this.#customers.has(customerId)) return;
+    this.#endHolds(customerId, { facts: true, usage: true });
+    this.#customers.delete(customerId);
+    this.#decider.forget(customerId);
+    this.revision += 1;
+  }
+
+  #holdsOf(customerId: string): Holds {
+    const known = this.#holds.get(customerId);
+    if (known !== undefined) return known;
+    // Their verdicts still hold, but no change would tell them that they don't: from now on they only get older.
+    if (this.#holds.size >= MAX_HOLDS) this.#endAllHolds();
+    const holds = { facts: { heldUntilMs: undefined }, usage: { heldUntilMs: undefined } };
+    this.#holds.set(customerId, holds);
+    return holds;
+  }
+
+  /** Something else holds of a customer: another snapshot, another usage. */
+  #endHolds(customerId: string, ended: { readonly facts?: boolean; readonly usage?: boolean }): void {
+    const holds = this.#holds.get(customerId);
+    if (holds === undefined) return;
+    if (ended.facts) holds.facts.heldUntilMs = this.factsAsOfMs;
+    if (ended.usage) holds.usage.heldUntilMs = this.usageAsOfMs ?? Number.NEGATIVE_INFINITY;
+    if (ended.facts && ended.usage) this.#holds.delete(customerId);
+    else if (ended.facts) this.#holds.set(customerId, { ...holds, facts: { heldUntilMs: undefined } });
+    else this.#holds.set(customerId, { ...holds, usage: { heldUntilMs: undefined } });
+  }
+
+  #endAllHolds(): void {
+    for (const customerId of this.#holds.keys()) this.#endHolds(customerId, { facts: true, usage: true });
+  }
+
   /** The first state is complete, or what was missed is: what a reset has not told again is no more. */
   #synchronized(heartbeat: WatchHeartbeat): void {
-    const anew = this.#toldAnew;
-    if (anew !== undefined) {
-      for (const customerId of this.#customers.keys()) if (!anew.customers.has(customerId)) this.#drop(customerId);
-      for (const product of this.#products.keys()) if (!anew.products.has(product)) this.#dropProduct(product);
-      this.#toldAnew = undefined;
+    const untold = this.#untold;
+    if (untold !== undefined) {
+      for (const customerId of untold.customers) this.#drop(customerId);
+      for (const product of untold.products) this.#catalogs.delete(product);
+      this.#untold = undefined;
+      this.#endAllHolds();
+      this.#usageFrom = this.#telling;
       this.revision += 1;
     }
     const first = !this.complete;
     this.complete = true;
     // After a reset another instance speaks for all that is known, and may know less of late.
-    this.#vouch(heartbeat, anew === undefined ? this.factsAsOfMs : Number.NEGATIVE_INFINITY);
-    if (first || anew !== undefined) this.#decider.forgetAll();
+    if (untold !== undefined) this.usageAsOfMs = undefined;
+    this.#vouch(heartbeat, untold === undefined ? this.factsAsOfMs : Number.NEGATIVE_INFINITY);
+    if (first || untold !== undefined) this.#decider.forgetAll();
   }
 
-  #dropProduct(product: string): void {
-    this.#products.delete(product);
-    this.#catalogs.delete(product);
-  }
-
-  #vouch({ factsAsOf }: WatchHeartbeat, atLeastMs: number): void {
+  #vouch({ factsAsOf, usageAsOf }: WatchHeartbeat, atLeastMs: number): void {
+    if (usageAsOf !== undefined) this.#vouchUsage(toMs(usageAsOf));
     if (factsAsOf === undefined) return;
     const wereOverdue = this.overdueMs() >= 0;
     this.factsAsOfMs = Math.max(atLeastMs, toMs(factsAsOf));
     if (wereOverdue) this.#decider.forgetAll();
+  }
+
+  #vouchUsage(asOfMs: number): void {
+    const wasUnknown = this.usageAsOfMs === undefined;
+    this.usageAsOfMs = Math.max(this.usageAsOfMs ?? asOfMs, asOfMs);
+    if (wasUnknown) this.#decider.forgetAll();
   }
 
   #calibrate({ sentAt }: WatchHeartbeat, askedAt: Moment): void {
@@ -259,24 +325,62 @@ class Watched implements WatchedFacts {
     if (this.#closed) throw clientClosed();
     if (!this.complete || this.#watched?.has(customerId) === false) return undefined;
     const overdueMs = nowMs - this.factsAsOfMs - FENCE_MS;
-    const held = this.#customers.get(customerId);
+    const known = this.#customers.get(customerId);
     // Of a customer that there is not, a change would not be seen here: its verdicts are as old as when they were made.
-    const unknownAsOfMs = held === undefined ? this.factsAsOfMs : undefined;
+    const { facts, usage: usageHold } =
+      known === undefined ? { facts: { heldUntilMs: this.factsAsOfMs }, usage: undefined } : this.#holdsOf(customerId);
+    const usage = known && this.#usageAtAll(known);
+    // Verdicts keep the functions, and with them whatever these name.
+    const usageAsOfMs = usage?.asOfMs;
     return {
-      snapshot: held?.value,
+      snapshot: known?.snapshot,
       catalogs: this.#catalogs,
-      usage: this.#usage.get(customerId)?.value,
+      usage: usage && { levels: usage.levels, asOfMs: this.#usageHeldUntil(usage.asOfMs) },
       overdueMs,
       holdsUntilMs: overdueMs < 0 ? this.factsAsOfMs + FENCE_MS : undefined,
-      stalenessMs: (atMs) => Math.max(0, atMs - (held?.heldUntilMs ?? unknownAsOfMs ?? this.factsAsOfMs)),
+      stalenessMs: (atMs) => Math.max(0, atMs - (facts.heldUntilMs ?? this.factsAsOfMs)),
+      usageStalenessMs: (atMs) =>
+        usageAsOfMs === undefined
+          ? undefined
+          : Math.max(0, atMs - this.#usageHeldUntil(usageAsOfMs, usageHold?.heldUntilMs)),
     };
   }
 
-  #whyNoFacts(customerId: string): string {
-    return this.complete
-      ? `Customer ${JSON.stringify(customerId)} is not among the customers that this client watches (customerIds).`
-      : "Nothing is known yet: this client has not been ready since it was created.";
+  /** What was told of a customer's usage, unless a first state since then has not told it again. */
+  #usageOf({ usage }: KnownCustomer): KnownUsage | undefined {
+    return usage !== undefined && usage.telling >= this.#usageFrom ? usage : undefined;
   }
+
+  /** As {@link #usageOf}; of whom nothing was told has used nothing where somebody vouches for that. */
+  #usageAtAll(known: KnownCustomer): KnownUsage | undefined {
+    return this.#usageOf(known) ?? (this.usageAsOfMs === undefined ? undefined : nothingUsed);
+  }
+
+  /** What was accepted before is in it, as long as it is held: of what it lacks then, a later message would have told. */
+  #usageHeldUntil(asOfMs: number, heldUntilMs?: number | undefined): number {
+    return Math.max(asOfMs, heldUntilMs ?? this.usageAsOfMs ?? Number.NEGATIVE_INFINITY);
+  }
+
+  #whyNoFacts(customerId: string): WhyNoFacts {
+    if (this.#watched?.has(customerId) !== false) {
+      return {
+        reason: "NO_FACTS",
+        sentence: "Nothing is known yet: this client has not been ready since it was created.",
+      };
+    }
+    const named = JSON.stringify(customerId);
+    const sentence = `Customer ${named} is not among the customers that this client watches (customerIds).`;
+    return { reason: "NOT_COVERED", sentence };
+  }
+}
+
+/** Whether usage was told by an instance that is behind; of equal versions the younger may tell of a window that has begun. */
+function isOlder(usage: KnownUsage, than: KnownUsage): boolean {
+  return usage.version < than.version || (usage.version === than.version && usage.asOfMs < than.asOfMs);
+}
+
+function encode(content: WatchEntitlementsResponse["content"]): Uint8Array {
+  return toBinary(WatchEntitlementsResponseSchema, create(WatchEntitlementsResponseSchema, { content }));
 }
 
 function toMs(time: Timestamp): number {

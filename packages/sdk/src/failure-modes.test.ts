@@ -1,7 +1,8 @@
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { afterEach, describe, expect, test } from "@jest/globals";
+import { tableOf } from "@licet/platform/testing/guide";
 import { until } from "@licet/platform/testing/until";
 import { connect } from "./connection.ts";
 import { type Environment, processEnvironment } from "./environment.ts";
@@ -9,21 +10,16 @@ import { createLicet } from "./index.ts";
 import { createLocal } from "./local.ts";
 import { startTestServer, type TestServer } from "./testing.ts";
 
-const guide = path.resolve(import.meta.dirname, "../../../docs/guides/failure-modes.md");
-
 /** The rows of the SDK's table, as the guide tells them. */
-const rows = readFileSync(guide, "utf8")
-  .split("## The service")[0]
-  ?.split("\n")
-  .filter((line) => line.startsWith("| `"))
-  .map((line) => line.split("|").map((cell) => cell.trim().replaceAll("`", "")))
-  .map(([, mode = "", gone = "", seconds = "", closed = "", graced = "", state = ""]) => ({
+const rows = tableOf("failure-modes.md", "## The SDK").map(
+  ([mode = "", gone = "", seconds = "", closed = "", graced = "", state = ""]) => ({
     name: `${mode}: ${gone} ${seconds}`,
     mode,
     gone,
     passMs: Number.parseInt(seconds || "0", 10) * 1_000,
     expected: { closed, graced, state },
-  }));
+  }),
+);
 
 const closers: (() => unknown)[] = [];
 afterEach(async () => {
@@ -104,7 +100,7 @@ describe("the table of docs/guides/failure-modes.md", () => {
     expect(rows).toHaveLength(11);
   });
 
-  test.each(rows ?? [])("$name", async ({ mode, gone, passMs, expected }) => {
+  test.each(rows)("$name", async ({ mode, gone, passMs, expected }) => {
     const { told, stateOf } = await (mode === "remote" ? playRemote(gone) : playLocal(mode, gone, passMs));
     const { state, ...answered } = expected;
     expect(told).toEqual(answered);

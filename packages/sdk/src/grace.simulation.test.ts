@@ -96,10 +96,11 @@ class World {
     const { facts: stored, clock: storedClock } = this.#disk;
     const clock = createTrustedClock(machine, { mark: storedClock?.mark, leastMs: stored?.writtenAtMs ?? 0 });
     const saved = stored && (storedClock?.facts?.id === stored.id ? { ...stored, ...storedClock.facts } : stored);
-    const facts = createWatchedFacts({ clock, saved, saves: true, steadyMs: () => this.#steadyMs });
+    const facts = createWatchedFacts({ clock, saved, steadyMs: () => this.#steadyMs });
     const cache: DiskCache = {
       read: () => this.#disk,
-      writeFacts: async (written) => void Object.assign(this.#disk, { facts: written }),
+      writeFacts: async (written) =>
+        void Object.assign(this.#disk, { facts: { ...written, messages: [...written.messages] } }),
       writeClock: async (written) => void Object.assign(this.#disk, { clock: written }),
     };
     const warn = (error: Error): never => {

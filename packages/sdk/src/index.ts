@@ -6,7 +6,7 @@ import { createLocal } from "./local.ts";
 import { createOffline } from "./offline.ts";
 import { createRemote } from "./remote.ts";
 import { type Reporting, withReporting } from "./reporting.ts";
-import { createTelemetry } from "./telemetry.ts";
+import { createTelemetry, type Telemetry } from "./telemetry.ts";
 
 export type {
   ActivateAnswer,
@@ -79,9 +79,11 @@ export function createLicet(options: RemoteOptions | LocalOptions | OfflineOptio
     case "remote":
       return connected(options, (connection) => createRemote(connection));
     case "local":
-      return connected(options, (connection) => createLocal(options, connection, processEnvironment));
+      return connected(options, (connection, telemetry) =>
+        createLocal(options, connection, processEnvironment, telemetry),
+      );
     case "offline":
-      return createOffline(options, processEnvironment);
+      return createOffline(options, processEnvironment, createTelemetry());
     default:
       // The types rule it out, for those who have them.
       throw invalidArgument(
@@ -94,7 +96,7 @@ export function createLicet(options: RemoteOptions | LocalOptions | OfflineOptio
 /** Creates a client over a connection of its own, with all that it can report over it. */
 function connected<O extends RemoteOptions | LocalOptions, C extends RemoteLicet | LocalLicet>(
   options: O,
-  createClient: (connection: Connection) => C,
+  createClient: (connection: Connection, telemetry: Telemetry) => C,
 ): C & Reporting {
   for (const name of ["address", "apiKey"] as const) {
     const found: unknown = options[name];
@@ -102,5 +104,5 @@ function connected<O extends RemoteOptions | LocalOptions, C extends RemoteLicet
   }
   const telemetry = createTelemetry();
   const connection = connect(options, telemetry);
-  return withReporting(createClient(connection), connection, options, telemetry);
+  return withReporting(createClient(connection, telemetry), connection, options, telemetry);
 }

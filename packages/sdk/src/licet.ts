@@ -74,6 +74,11 @@ export interface RemoteLicet extends Client {
   check(customerId: string, feature: string, context?: QuestionContext, options?: AskOptions): Promise<Verdict>;
   /** As `check`, with all that a question can say. */
   ask(question: Question, options?: AskOptions): Promise<Verdict>;
+  /**
+   * Answers many questions, also about different customers, in their order and with one call; 1,000 at most. A question that
+   * can't be answered has its error in its place. @throws {LicetError} when nobody answers any.
+   */
+  askMany(questions: readonly Question[], options?: AskOptions): Promise<readonly (Verdict | LicetError)[]>;
   /** Answers about many features of one customer, in their order, at one moment; without sentences and limits exceeded. */
   checkMany(
     customerId: string,

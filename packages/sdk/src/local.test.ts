@@ -123,7 +123,7 @@ describe("a client in local mode", () => {
     const { licet } = open(server, { customerIds: ["nile-brokers", "later"] });
     await licet.ready();
     expect(licet.check("lapsed-fund", "egx_access")).toMatchObject({
-      reason: "NO_FACTS",
+      reason: "NOT_COVERED",
       violations: [expect.stringContaining("customerIds")],
     });
     const before = licet.check("nile-brokers", "egx_access");
@@ -282,7 +282,7 @@ describe("the cache on disk", () => {
     ["is cut off", (bytes) => bytes.subarray(0, 100), "was changed, or is cut off"],
     ["is empty", () => Buffer.alloc(0), "is no file of the Licet SDK"],
     ["is something else", () => Buffer.from("x".repeat(4_000)), "is no file of the Licet SDK"],
-    ["has a newer format", (bytes) => bytes.with(9, 2) as Buffer, "has format 2, this SDK reads 1"],
+    ["has a newer format", (bytes) => bytes.with(9, 3) as Buffer, "has format 3, this SDK reads 2"],
     ["was changed", (bytes) => bytes.with(200, bytes.readUInt8(200) ^ 1) as Buffer, "was changed"],
   ];
   test.each(damages)("a file that %s is refused, and begun anew", async (_name, damage, reason) => {

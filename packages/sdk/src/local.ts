@@ -1,24 +1,28 @@
 import { hash } from "node:crypto";
 import { createTrustedClock, type TrustedClock } from "./clock.ts";
 import type { Connection } from "./connection.ts";
-import { questionsOf } from "./deciding.ts";
+import { createDeciding } from "./deciding.ts";
 import { createDiskCache, type DiskCache, type StoredClock, type StoredFacts } from "./disk-cache.ts";
 import type { Environment } from "./environment.ts";
 import { invalidArgument, LicetError } from "./errors.ts";
-import { createWatchedFacts, type SavedFacts, type WatchedFacts } from "./facts.ts";
+import { createWatchedFacts, FENCE_MS, type SavedFacts, type WatchedFacts } from "./facts.ts";
 import type { LocalLicet, LocalOptions } from "./licet.ts";
 import { checkCustomerId } from "./question.ts";
 import { createSaver } from "./saver.ts";
 import { createStates, type States } from "./state.ts";
+import type { Telemetry } from "./telemetry.ts";
 import { keepWatching } from "./watch.ts";
 
-/** How often, in milliseconds, the clock is looked at, the state told and the cache written. */
-const TICK_MS = 1_000;
 /** The most customers that a watch names, as WatchEntitlements takes them. */
 const MAX_CUSTOMER_IDS = 1_000;
 
 /** Creates a client that decides itself on what a watch tells. What the cache has is known at once. */
-export function createLocal(options: LocalOptions, connection: Connection, environment: Environment): LocalLicet {
+export function createLocal(
+  options: LocalOptions,
+  connection: Connection,
+  environment: Environment,
+  telemetry?: Telemetry,
+): LocalLicet {
   const customerIds = checkedCustomerIds(options.customerIds);
   const { clock, facts, cache } = restore(options, environment);
   const saver = cache && createSaver({ cache, clock, facts, warn: environment.warn });
@@ -28,13 +32,6 @@ export function createLocal(options: LocalOptions, connection: Connection, envir
   let given: LicetError | undefined;
 
   const tell = (): void => enterState(states, facts, given, lastError);
-  const tick = (): void => {
-    facts.tick();
-    tell();
-    saver?.tick();
-  };
-  tick();
-  const timer = setInterval(tick, TICK_MS).unref();
   const onProgress = (error?: LicetError): void => {
     lastError = error;
     tell();
@@ -46,29 +43,26 @@ export function createLocal(options: LocalOptions, connection: Connection, envir
       tell();
     },
   );
-  let closing: Promise<void> | undefined;
 
-  return {
+  return createDeciding({
     mode: "local",
-    ...questionsOf(facts),
-    get state() {
-      return states.state;
+    decider: facts,
+    states,
+    tick() {
+      facts.tick();
+      tell();
+      saver?.tick();
     },
-    on: states.on,
-    ready: states.ready,
-    close() {
-      closing ??= (async () => {
-        clearInterval(timer);
-        states.close();
-        stop.abort();
-        await watching;
-        facts.close();
-        await saver?.finish();
-        connection.close();
-      })();
-      return closing;
+    async end() {
+      stop.abort();
+      await watching;
+      facts.close();
+      await saver?.finish();
+      connection.close();
     },
-  };
+    telemetry,
+    stalenessMs: () => (facts.complete ? Math.max(0, facts.overdueMs() + FENCE_MS) : undefined),
+  });
 }
 
 function enterState(
@@ -101,7 +95,7 @@ function restore(
   const saved = stored?.facts && vouched(stored.facts, stored.clock);
   return {
     clock,
-    facts: createWatchedFacts({ clock, customerIds, saved, saves: cache !== undefined, steadyMs }),
+    facts: createWatchedFacts({ clock, customerIds, saved, steadyMs }),
     cache,
   };
 }

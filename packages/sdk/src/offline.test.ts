@@ -101,7 +101,7 @@ describe("a client in offline mode", () => {
       stalenessMs: 0,
     });
     expect(licet.check("self-host", "ai", { users: 51 }).reason).toBe("LIMIT_EXCEEDED");
-    expect(licet.check("somebody", "ai").reason).toBe("NO_FACTS");
+    expect(licet.check("somebody", "ai").reason).toBe("NOT_COVERED");
     pass(30 * day - 1);
     expect(licet.check("self-host", "ai").degraded).toBe(false);
     pass(1);

@@ -1,8 +1,10 @@
 import { readFileSync } from "node:fs";
 import type { Catalog, CatalogFeature, License } from "@licet/decide/entitlement";
+import { createLicensePacker } from "@licet/decide/packed/licenses";
+import { createPackedMap, type PackedMap } from "@licet/decide/packed/packed-map";
 import { createTrustedClock } from "./clock.ts";
 import { createDecider, type KnownFacts } from "./decider.ts";
-import { questionsOf } from "./deciding.ts";
+import { createDeciding } from "./deciding.ts";
 import { createDiskCache } from "./disk-cache.ts";
 import type { Environment } from "./environment.ts";
 import { clientClosed, invalidArgument, LicetError } from "./errors.ts";
@@ -10,15 +12,16 @@ import { readLicenseFile, type Statement } from "./license-file.ts";
 import type { LocalLicet, OfflineOptions } from "./licet.ts";
 import { createSaver } from "./saver.ts";
 import { createStates } from "./state.ts";
+import type { Telemetry } from "./telemetry.ts";
 
-/** How often, in milliseconds, the clock is looked at, the state told and the mark written. */
-const TICK_MS = 1_000;
 const MAX_FILES = 1_000;
+/** Of how many customers the statements are kept as objects too, those asked about last; up to twice as many are. */
+const MAX_MADE = 100;
 /** Whoever has the files has the machine, so no secret could keep the clock's file from them: its seal finds accidents. */
 const CLOCK_SECRET = "licet-sdk/offline";
 
 /** Creates a client that decides itself on signed licenses alone; the files are read here. */
-export function createOffline(options: OfflineOptions, environment: Environment): LocalLicet {
+export function createOffline(options: OfflineOptions, environment: Environment, telemetry?: Telemetry): LocalLicet {
   const { statements, errors } = readAll(options);
   const cache =
     options.cacheDir === undefined
@@ -31,6 +34,7 @@ export function createOffline(options: OfflineOptions, environment: Environment)
   });
   const states = createStates();
   const byCustomer = groupByCustomer(statements);
+  const freshUntilMs = Math.max(...statements.map((statement) => statement.freshUntilMs));
   const decider = createDecider({
     clock,
     factsOf(customerId, nowMs) {
@@ -38,42 +42,34 @@ export function createOffline(options: OfflineOptions, environment: Environment)
       const own = byCustomer.get(customerId);
       return own && factsAt(own, nowMs);
     },
-    whyNoFacts: (customerId) => `No license file is about customer ${JSON.stringify(customerId)}.`,
+    whyNoFacts: (customerId) => {
+      return { reason: "NOT_COVERED", sentence: `No license file is about customer ${JSON.stringify(customerId)}.` };
+    },
     steadyMs: environment.steadyMs,
   });
   const saver = cache && createSaver({ cache, clock, warn: environment.warn });
-  const tick = (): void => {
-    if (clock.tick()) decider.forgetAll();
-    const nowMs = clock.nowMs();
-    const [error] = errors;
-    if (statements.length === 0) states.enter("FATAL", error ?? noFiles());
-    else if (statements.every(({ freshUntilMs }) => nowMs >= freshUntilMs)) states.enter("STALE", error);
-    else states.enter("READY", error);
-    saver?.tick();
-  };
-  tick();
   for (const error of errors) environment.warn(error);
-  const timer = setInterval(tick, TICK_MS).unref();
-  let closing: Promise<void> | undefined;
 
-  return {
+  return createDeciding({
     mode: "offline",
-    ...questionsOf(decider),
-    get state() {
-      return states.state;
+    decider,
+    states,
+    tick() {
+      if (clock.tick()) decider.forgetAll();
+      const nowMs = clock.nowMs();
+      const [error] = errors;
+      if (byCustomer.size === 0) states.enter("FATAL", error ?? noFiles());
+      else if (nowMs >= freshUntilMs) states.enter("STALE", error);
+      else states.enter("READY", error);
+      saver?.tick();
     },
-    on: states.on,
-    ready: states.ready,
-    close() {
-      closing ??= (async () => {
-        clearInterval(timer);
-        states.close();
-        decider.forgetAll();
-        await saver?.finish();
-      })();
-      return closing;
+    async end() {
+      decider.forgetAll();
+      await saver?.finish();
     },
-  };
+    telemetry,
+    stalenessMs: () => undefined,
+  });
 }
 
 /** What the files state; those that are not good are left out, each with its error. */
@@ -97,13 +93,45 @@ function readAll({ licenseFiles, publicKeys }: OfflineOptions): { statements: St
   return { statements, errors };
 }
 
-function groupByCustomer(statements: readonly Statement[]): ReadonlyMap<string, readonly Statement[]> {
-  const groups = new Map<string, Statement[]>();
+/** The statements about each customer, packed as a watch's customers are. */
+function groupByCustomer(statements: readonly Statement[]): PackedMap<readonly Statement[]> {
+  const groups = createPackedStatements();
   for (const statement of statements) {
     const { customerId } = statement;
-    groups.set(customerId, [...(groups.get(customerId) ?? []), statement]);
+    groups.set(customerId, [...(groups.peek(customerId) ?? []), statement]);
   }
   return groups;
+}
+
+function createPackedStatements(): PackedMap<readonly Statement[]> {
+  const packer = createLicensePacker();
+  return createPackedMap<readonly Statement[]>(
+    {
+      write(statements, to) {
+        // First: it is all that is needed when the rest goes.
+        packer.write(
+          statements.map(({ license }) => license),
+          to,
+        );
+        for (const { tenant, issuedAtMs, freshUntilMs, trueUntilMs } of statements) {
+          to.text(tenant);
+          for (const time of [issuedAtMs, freshUntilMs, trueUntilMs]) to.double(time);
+        }
+      },
+      // In the order in which they were written.
+      read: (from, customerId) =>
+        packer.read(from).map((license) => ({
+          customerId,
+          license,
+          tenant: from.text(),
+          issuedAtMs: from.double(),
+          freshUntilMs: from.double(),
+          trueUntilMs: from.double(),
+        })),
+      release: packer.release,
+    },
+    MAX_MADE,
+  );
 }
 
 /**
@@ -125,6 +153,7 @@ function factsAt(all: readonly Statement[], nowMs: number): KnownFacts {
     overdueMs: standing.length > 0 ? (isFresh ? -1 : 0) : Number.POSITIVE_INFINITY,
     holdsUntilMs: Math.min(...changes.filter((atMs) => atMs > nowMs), Number.POSITIVE_INFINITY),
     stalenessMs: (atMs) => Math.max(0, atMs - issuedAtMs),
+    usageStalenessMs: () => undefined,
   };
 }
 

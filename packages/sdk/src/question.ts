@@ -35,7 +35,7 @@ export function toContext(context: QuestionContext): Record<string, string> {
 
 /** @throws {LicetError} INVALID_ARGUMENT unless it is a text of 1 to 255 characters. */
 export function checkCustomerId(customerId: unknown): void {
-  if (typeof customerId === "string" && customerId.length > 0 && customerId.length <= MAX_CUSTOMER_ID) return;
+  if (typeof customerId === "string" && customerId.length > 0 && isShort(customerId)) return;
   const found = typeof customerId === "string" ? `has ${customerId.length} characters` : `is ${typeof customerId}`;
   throw invalidArgument("customerId", `${found}, must be a text of 1 to ${MAX_CUSTOMER_ID} characters`);
 }
@@ -47,4 +47,10 @@ export function checkFeature(field: string, feature: unknown): void {
     field,
     `is ${JSON.stringify(feature)}, must be a feature's code such as "egx_access": a-z, 0-9, ".", "_", "-", 63 at most`,
   );
+}
+
+/** The contract counts characters, of which some take two places in a string. */
+function isShort(customerId: string): boolean {
+  if (customerId.length <= MAX_CUSTOMER_ID) return true;
+  return customerId.length <= 2 * MAX_CUSTOMER_ID && [...customerId].length <= MAX_CUSTOMER_ID;
 }

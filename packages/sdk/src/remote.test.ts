@@ -1,6 +1,6 @@
 import { afterEach, describe, expect, test } from "@jest/globals";
 import { until } from "@licet/platform/testing/until";
-import { createLicet, LicetDenied, type RemoteOptions } from "./index.ts";
+import { createLicet, LicetDenied, LicetError, type RemoteOptions } from "./index.ts";
 import { startTestServer, type TestServer } from "./testing.ts";
 
 const closers: (() => Promise<unknown>)[] = [];
@@ -68,6 +68,30 @@ describe("a client in remote mode", () => {
     ]);
     expect(server.calls.get("CheckFeatures")).toBe(1);
     expect(await licet.checkMany("nile-brokers", [])).toEqual([]);
+  });
+
+  test("questions about many customers cost one call, and each has its answer or its error in its place", async () => {
+    const server = await serve();
+    const licet = open(server);
+    const answers = await licet.askMany([
+      { customerId: "nile-brokers", feature: "egx_access" },
+      { customerId: "", feature: "egx_access" },
+      { customerId: "lapsed-fund", feature: "egx_access" },
+      { customerId: "nile-brokers", feature: "egx_access", context: { users: "many" } },
+      { customerId: "nile-brokers", feature: "reports", product: "trading" },
+    ]);
+    expect(answers).toMatchObject([
+      { customerId: "nile-brokers", allowed: true },
+      { code: "INVALID_ARGUMENT", message: expect.stringContaining("customerId: has 0 characters") },
+      { customerId: "lapsed-fund", reason: "LICENSE_EXPIRED" },
+      { code: "INVALID_ARGUMENT", message: expect.stringContaining("users") },
+      { feature: "reports", allowed: false },
+    ]);
+    expect(answers.map((answer) => answer instanceof LicetError)).toEqual([false, true, false, true, false]);
+    expect(server.calls.get("BatchValidate")).toBe(1);
+    expect(await licet.askMany([])).toEqual([]);
+    const tooMany = Array.from({ length: 1_001 }, () => ({ customerId: "nile-brokers", feature: "egx_access" }));
+    await expect(licet.askMany(tooMany)).rejects.toThrow("questions: has 1001 questions, must have 1000 at most");
   });
 
   test("what was wrong with a question is told, by whoever finds it", async () => {

@@ -1,6 +1,11 @@
-import { ValidationService } from "@licet/contracts/licet/validation/v1/validation_service_pb";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import {
+  type Answer,
+  type ValidateFeatureRequestSchema,
+  ValidationService,
+} from "@licet/contracts/licet/validation/v1/validation_service_pb";
 import type { Connection } from "./connection.ts";
-import { fromCheckFeatures, fromValidateFeature, toSteps } from "./convert.ts";
+import { fromAnswer, fromCheckFeatures, fromValidateFeature, toSteps } from "./convert.ts";
 import { invalidArgument, LicetDenied, LicetError } from "./errors.ts";
 import type { AskOptions, RemoteLicet } from "./licet.ts";
 import { checkCustomerId, checkFeature, toContext } from "./question.ts";
@@ -9,11 +14,13 @@ import type { Question, Verdict } from "./verdict.ts";
 
 /** The most features that one CheckFeatures takes. */
 const MAX_FEATURES = 1_000;
+/** The most questions that one BatchValidate takes. */
+const MAX_QUESTIONS = 1_000;
 
 /** Creates a client that asks. */
 export function createRemote(connection: Connection): RemoteLicet {
   const states = createStates();
-  const { validateFeature, checkFeatures } = ValidationService.method;
+  const { validateFeature, checkFeatures, batchValidate } = ValidationService.method;
   const stop = new AbortController();
   // Until the first answer, a connection is all that can be told.
   void connection.connected(stop.signal).then(
@@ -22,20 +29,36 @@ export function createRemote(connection: Connection): RemoteLicet {
   );
 
   const send = async (question: Question, explain: boolean, options: AskOptions | undefined) => {
-    const { customerId, feature, context = {}, product, atLeast } = question;
-    checkCustomerId(customerId);
-    checkFeature("feature", feature);
-    const sent = { ...toContext(context), ...(product !== undefined && { product }) };
-    const request = { customerId, feature, context: sent, explain, ...(atLeast && { atLeast }) };
+    const { customerId, feature } = question;
+    const request = { ...toRequest(question), explain };
     const reply = await noting(states, connection.unary(validateFeature, request, options));
     states.enter(reply.degraded ? "STALE" : "READY");
     return { verdict: fromValidateFeature(customerId, feature, reply), steps: toSteps(reply) };
   };
   const ask = async (question: Question, options?: AskOptions): Promise<Verdict> =>
     (await send(question, false, options)).verdict;
+  const askAll = async (sent: Request[], options: AskOptions | undefined): Promise<readonly Answer[]> => {
+    const { answers } = await noting(states, connection.unary(batchValidate, { questions: sent }, options));
+    const degraded = answers.some(({ result }) => result.case === "response" && result.value.degraded);
+    states.enter(degraded ? "STALE" : "READY");
+    return answers;
+  };
   return {
     mode: "remote",
     ask,
+    async askMany(questions, options) {
+      if (questions.length > MAX_QUESTIONS) {
+        throw invalidArgument("questions", `has ${questions.length} questions, must have ${MAX_QUESTIONS} at most`);
+      }
+      const requests = questions.map(toRequestOrError);
+      const sent = requests.filter((request): request is Request => !(request instanceof LicetError));
+      const answers = sent.length === 0 ? [] : await askAll(sent, options);
+      let next = 0;
+      return questions.map(({ customerId, feature }, index) => {
+        const request = requests[index];
+        return request instanceof LicetError ? request : fromAnswer(customerId, feature, answers[next++]);
+      });
+    },
     check: (customerId, feature, context, options) => ask({ customerId, feature, context }, options),
     async checkMany(customerId, features, context = {}, options) {
       checkCustomerId(customerId);
@@ -63,6 +86,25 @@ export function createRemote(connection: Connection): RemoteLicet {
       connection.close();
     },
   };
+}
+
+type Request = MessageInitShape<typeof ValidateFeatureRequestSchema>;
+
+/** @throws {LicetError} INVALID_ARGUMENT for a question that can't be right. */
+function toRequest({ customerId, feature, context = {}, product, atLeast }: Question): Request {
+  checkCustomerId(customerId);
+  checkFeature("feature", feature);
+  const sent = { ...toContext(context), ...(product !== undefined && { product }) };
+  return { customerId, feature, context: sent, ...(atLeast && { atLeast }) };
+}
+
+function toRequestOrError(question: Question): Request | LicetError {
+  try {
+    return toRequest(question);
+  } catch (error) {
+    if (error instanceof LicetError) return error;
+    throw error;
+  }
 }
 
 function checkAll(features: readonly string[]): void {

@@ -55,7 +55,12 @@ export function createSaver({ cache, clock, facts, warn }: SaverOptions): Saver 
     markDueAtMs = steadyMs() + MARK_EVERY_MS;
     const vouched =
       facts !== undefined && written !== undefined && areWritten() && !facts.resetting
-        ? { id: written.id, factsAsOfMs: facts.factsAsOfMs, resumeToken: facts.resumeToken }
+        ? {
+            id: written.id,
+            factsAsOfMs: facts.factsAsOfMs,
+            usageAsOfMs: facts.usageAsOfMs,
+            resumeToken: facts.resumeToken,
+          }
         : undefined;
     await cache.writeClock({ mark: clock.mark(reserveMs), facts: vouched } satisfies StoredClock);
   };

@@ -11,7 +11,9 @@ import {
 } from "@opentelemetry/sdk-metrics";
 import { InMemorySpanExporter, SimpleSpanProcessor, TracerProvider } from "@opentelemetry/sdk-trace";
 import { LicetError } from "./errors.ts";
+import { createLicet } from "./index.ts";
 import { createTelemetry, type TraceHeaders } from "./telemetry.ts";
+import { startTestServer } from "./testing.ts";
 
 const spans = new InMemorySpanExporter();
 let figures: InMemoryMetricExporter;
@@ -89,7 +91,9 @@ test("usage of all trackers is told together, until they end", async () => {
   await turn();
   const zero = { inherited: 0, tracked: 0, turnedAway: 0, delivered: 0, refused: 0, lost: 0, waiting: 0, retries: 0 };
   const end = telemetry.observeUsage(() => ({ ...zero, delivered: 5, turnedAway: 2, waiting: 3 }));
-  telemetry.observeUsage(() => ({ ...zero, delivered: 1, lost: 4 }));
+  // Another client of the process: its instruments have the same names.
+  const endOther = createTelemetry().observeUsage(() => ({ ...zero, delivered: 1, lost: 4 }));
+  await turn();
   expect(await collect("licet.sdk.usage.events")).toEqual([
     [{ outcome: "delivered" }, 6],
     [{ outcome: "refused" }, 0],
@@ -99,6 +103,44 @@ test("usage of all trackers is told together, until they end", async () => {
   expect(await collect("licet.sdk.usage.waiting")).toEqual([[{}, 3]]);
   end();
   expect(await collect("licet.sdk.usage.waiting")).toEqual([[{}, 0]]);
+  endOther();
+});
+
+test("what clients decide is counted by feature, decision and reason, those that nobody has in one", async () => {
+  const server = await startTestServer({
+    products: { trading: { egx_access: {} } },
+    customers: { "nile-brokers": [{ product: "trading" }] },
+  });
+  const options = { mode: "local", address: server.address, apiKey: server.apiKey } as const;
+  const clients = [createLicet(options), createLicet(options)];
+  try {
+    await Promise.all(clients.map((client) => client.ready()));
+    for (const client of clients) {
+      for (let times = 0; times < 5; times++) client.check("nile-brokers", "egx_access");
+      client.check("nile-brokers", "egx_access", { users: 5 });
+      client.explain("nile-brokers", "egx_access");
+      client.checkMany("nobody", ["egx_access", "egx_access"]);
+    }
+    expect(await collect("licet.sdk.decisions")).toEqual([
+      [{ feature: "egx_access", decision: "ALLOW", reason: "ALLOWED" }, 12],
+      [{ feature: "egx_access", decision: "DENY", reason: "NO_LICENSE" }, 4],
+    ]);
+    const [[, ageS] = []] = await collect("licet.sdk.facts.staleness");
+    expect(ageS).toBeGreaterThanOrEqual(0);
+    expect(ageS).toBeLessThan(30);
+    expect(spans.getFinishedSpans()).toEqual([]);
+
+    for (let index = 0; index < 1_100; index++) clients[0]?.check("nile-brokers", `feature_${index}`);
+    const counts = new Map((await collect("licet.sdk.decisions")).map(([{ feature }, count]) => [feature, count]));
+    expect(counts.size).toBe(1_001);
+    expect(counts.get("_OTHER")).toBe(101);
+  } finally {
+    for (const client of clients) await client.close();
+    await server.close();
+  }
+  // The reader goes on telling the last value; it gets no older once nobody observes it.
+  const last = await collect("licet.sdk.facts.staleness");
+  expect(await collect("licet.sdk.facts.staleness")).toEqual(last);
 });
 
 test("without the API a call is just made", async () => {

@@ -2,12 +2,21 @@
  * Spans and metrics by OpenTelemetry, where the program that uses this package has its API. It is no dependency: without it
  * nothing is recorded, and nothing costs anything.
  */
-import type { Attributes, Context, Histogram, ObservableResult, Span, Tracer } from "@opentelemetry/api";
+import type { Attributes, Context, Histogram, Meter, ObservableResult, Span, Tracer } from "@opentelemetry/api";
+import { createDecisionCounts, type DecisionCount } from "./decision-counts.ts";
 import { LicetError } from "./errors.ts";
 import type { TrackCounts } from "./track/tracker.ts";
 
 /** Headers by which a call carries its trace on. */
 export type TraceHeaders = Readonly<Record<string, string>>;
+
+/** What a client that decides itself tells of it. */
+export interface DecisionSource {
+  /** How often it has decided what. */
+  counts(): Iterable<DecisionCount>;
+  /** How old its facts are, in milliseconds; undefined: that can't be told of all at once. */
+  stalenessMs(): number | undefined;
+}
 
 /** What reports to OpenTelemetry. */
 export interface Telemetry {
@@ -20,6 +29,11 @@ export interface Telemetry {
   call<T>(method: string, run: (headers: TraceHeaders) => Promise<T>): Promise<T>;
   /** Reports what becomes of usage events, each time metrics are collected. @returns what ends that. */
   observeUsage(counts: () => TrackCounts): () => void;
+  /**
+   * Reports what is decided in-process, each time metrics are collected: as counts and not as spans, because a span
+   * costs far more than the decision. @returns what ends that.
+   */
+  observeDecisions(source: DecisionSource): () => void;
 }
 
 type Api = typeof import("@opentelemetry/api");
@@ -27,6 +41,8 @@ type Api = typeof import("@opentelemetry/api");
 /** The name of tracer and meter. */
 const SCOPE = "@licet/sdk";
 const NO_HEADERS: TraceHeaders = {};
+/** Of all clients of the process: instruments of one name are one, whoever creates them, so each tells of all. */
+const observed = { usage: new Set<() => TrackCounts>(), decisions: new Set<DecisionSource>() };
 /** Bounds of the histogram, in seconds. */
 const DURATION_BOUNDS = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
@@ -45,10 +61,9 @@ interface Instruments {
  */
 export function createTelemetry(load: () => Promise<Api> = () => import("@opentelemetry/api")): Telemetry {
   let instruments: Instruments | undefined;
-  const observed = new Set<() => TrackCounts>();
   const loading = load().then(
     (api) => {
-      instruments = createInstruments(api, observed);
+      instruments = createInstruments(api);
     },
     // It is not installed: that is how telemetry is left out.
     () => undefined,
@@ -57,20 +72,31 @@ export function createTelemetry(load: () => Promise<Api> = () => import("@opente
   return {
     call: (method, run) => (instruments === undefined ? run(NO_HEADERS) : inSpan(instruments, method, run)),
     observeUsage(counts) {
-      observed.add(counts);
-      return () => observed.delete(counts);
+      observed.usage.add(counts);
+      return () => observed.usage.delete(counts);
+    },
+    observeDecisions(source) {
+      observed.decisions.add(source);
+      return () => observed.decisions.delete(source);
     },
   };
 }
 
-function createInstruments(api: Api, observed: ReadonlySet<() => TrackCounts>): Instruments {
+function createInstruments(api: Api): Instruments {
   const meter = api.metrics.getMeter(SCOPE);
   const duration = meter.createHistogram("rpc.client.call.duration", {
     description: "How long calls to Licet take, their repetitions included.",
     unit: "s",
     advice: { explicitBucketBoundaries: DURATION_BOUNDS },
   });
-  const sum = (name: keyof TrackCounts): number => [...observed].reduce((total, counts) => total + counts()[name], 0);
+  observeUsage(meter);
+  observeDecisions(meter);
+  return { api, tracer: api.trace.getTracer(SCOPE), duration };
+}
+
+function observeUsage(meter: Meter): void {
+  const sum = (name: keyof TrackCounts): number =>
+    [...observed.usage].reduce((total, counts) => total + counts()[name], 0);
   const events = meter.createObservableCounter("licet.sdk.usage.events", {
     description: "What became of usage events.",
     unit: "{event}",
@@ -84,7 +110,26 @@ function createInstruments(api: Api, observed: ReadonlySet<() => TrackCounts>): 
     unit: "{event}",
   });
   waiting.addCallback((result: ObservableResult) => result.observe(sum("waiting")));
-  return { api, tracer: api.trace.getTracer(SCOPE), duration };
+}
+
+function observeDecisions(meter: Meter): void {
+  const decisions = meter.createObservableCounter("licet.sdk.decisions", {
+    description: "Decisions made in this process.",
+    unit: "{decision}",
+  });
+  decisions.addCallback((result: ObservableResult) => {
+    const total = createDecisionCounts();
+    for (const source of observed.decisions) for (const one of source.counts()) total.of(one).count += one.count;
+    for (const { count, ...attributes } of total.all()) result.observe(count, attributes);
+  });
+  const staleness = meter.createObservableGauge("licet.sdk.facts.staleness", {
+    description: "How old the facts are that decisions are made by; of several clients the oldest.",
+    unit: "s",
+  });
+  staleness.addCallback((result: ObservableResult) => {
+    const ages = [...observed.decisions].flatMap((source) => source.stalenessMs() ?? []);
+    if (ages.length > 0) result.observe(Math.max(...ages) / 1_000);
+  });
 }
 
 async function inSpan<T>(

@@ -5,11 +5,11 @@ import type { StepSubject } from "@licet/decide/explain";
 export type { Decision, LicenseStatus, LicenseType, LimitWindow, StepSubject };
 
 /**
- * Why. As the reasons of the service (docs/reference/decision-reasons.md), and two of the SDK's own: `NO_FACTS`, nothing is
- * known about the customer, because the client has not been ready yet or does not watch it; `UNKNOWN`, one that only a newer
- * service has.
+ * Why. As the reasons of the service (docs/reference/decision-reasons.md), and three of the SDK's own: `NO_FACTS`, nothing
+ * is known yet, because the client has not been ready; `NOT_COVERED`, this client never knows anything about the customer,
+ * whom neither its `customerIds` nor a license file names; `UNKNOWN`, one that only a newer service has.
  */
-export type Reason = DecisionReason | "NO_FACTS" | "UNKNOWN";
+export type Reason = DecisionReason | "NO_FACTS" | "NOT_COVERED" | "UNKNOWN";
 
 /** Where the facts came from: this process (`SDK`), or what the service says of its own. */
 export type VerdictSource = "SDK" | "MEMORY" | "REDIS" | "LICENSING";
@@ -88,7 +88,10 @@ export interface Verdict {
    * `offline` mode it counts on. Infinity where there are none.
    */
   readonly stalenessMs: number;
-  /** How old the counts of usage may be that limits were compared with, in milliseconds; undefined: none was. */
+  /**
+   * How old the counts of usage may be that limits were compared with, in milliseconds; undefined: none was. Read from a
+   * verdict of `local` mode it counts on.
+   */
   readonly usageStalenessMs: number | undefined;
   /** Whether the facts are too old to rely on, so that the feature's fail mode decided. */
   readonly degraded: boolean;

@@ -445,6 +445,7 @@ describe("updates", () => {
     ["an empty mask", { updateMask: { paths: [] } }, "update_mask"],
     ["an unknown path", { updateMask: { paths: ["status"] } }, "update_mask"],
     ["a path of every object", { updateMask: { paths: ["constructor"] } }, "update_mask"],
+    ["a path that JSON has no form for", { updateMask: { paths: ["hasOwnProperty"] } }, "update_mask"],
     ["no mask", {}, "update_mask"],
     [
       "too long a note",

@@ -19,6 +19,7 @@ import type { Config } from "./config.ts";
 import type { Context } from "./context.ts";
 import { createMetrics, observeUsage } from "./metrics.ts";
 import { bind } from "./rpc/index.ts";
+import { createTurnClock } from "./turn-clock.ts";
 import { createStates } from "./watch/states.ts";
 import { createWatches } from "./watch/watches.ts";
 import { keepCalibrated } from "./workers/calibration.ts";
@@ -64,19 +65,29 @@ export interface Validation {
 /** Creates the validation service. It needs no database. Call it after telemetry was started. */
 export function createValidation(config: Config, dependencies: Dependencies): Validation {
   const { bus, licensing: transport, logger } = dependencies;
-  const now = dependencies.now ?? (() => new Date());
-  const nowMs = (): number => now().getTime();
+  const { now } = dependencies;
+  const turn = createTurnClock();
+  const nowMs = now === undefined ? () => turn().wallMs : () => now().getTime();
   const licensing = createClient(LicensingService, transport);
-  const steadyMs = dependencies.steadyMs ?? (() => performance.now());
+  const steadyMs = dependencies.steadyMs ?? (() => turn().steadyMs);
   const licensingClock = createLicensingClock(() => ({ wallMs: nowMs(), steadyMs: steadyMs() }));
   // Of entitlements alone: that is where revocations travel, and a feature's change withdraws nothing.
   const { partitions } = topicOf(EntitlementSnapshotSchema);
   const freshness = createFreshness(partitions, licensingClock.latestMs);
   const shared = dependencies.sharedCache ?? noSharedCache;
-  const snapshots = createSnapshotCache({ licensing, shared, freshness, licensingClock, config, logger });
-  const watches = createWatches(partitions, config.watches);
+  const { partitions: usagePartitions } = topicOf(UsageLevelsSchema);
+  const watches = createWatches({ snapshots: partitions, usage: usagePartitions }, config.watches);
+  const snapshots = createSnapshotCache({
+    licensing,
+    shared,
+    freshness,
+    licensingClock,
+    config,
+    logger,
+    onMissed: watches.customerChanged,
+  });
   const usage = createUsageCache({
-    partitions: topicOf(UsageLevelsSchema).partitions,
+    partitions: usagePartitions,
     maxCustomers: config.maxCustomers,
     latestMs: licensingClock.latestMs,
     now: nowMs,

@@ -1,7 +1,11 @@
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { afterEach, describe, expect, test } from "@jest/globals";
 import { LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
-import { DecisionReason, DecisionSource } from "@licet/contracts/licet/validation/v1/validation_service_pb";
+import {
+  DecisionReason,
+  DecisionSource,
+  type WatchEntitlementsResponse,
+} from "@licet/contracts/licet/validation/v1/validation_service_pb";
 import { createLogger } from "@licet/platform/logging";
 import { createRedisCache } from "@licet/platform/shared-cache/redis";
 import type { SharedCache, SharedValue } from "@licet/platform/shared-cache/shared-cache";
@@ -137,6 +141,10 @@ describe("a replica with less room than there are customers", () => {
   });
 });
 
+async function* versionsOf(watch: AsyncIterable<WatchEntitlementsResponse>): AsyncGenerator<bigint, void> {
+  for await (const { content } of watch) if (content.case === "snapshot") yield content.value.version;
+}
+
 describe("what no event has confirmed for long", () => {
   /** A fence that the silence of the log, which has no relay here, does not meet. */
   const confirming = { confirmAfterMs: 60_000, fenceMs: Number.POSITIVE_INFINITY };
@@ -151,6 +159,9 @@ describe("what no event has confirmed for long", () => {
       confirming,
     );
     const ask = () => client.validateFeature({ customerId: "second", feature });
+    const leaving = new AbortController();
+    const watched = versionsOf(client.watchEntitlements({ customerIds: ["second"] }, { signal: leaving.signal }));
+    expect(await watched.next()).toMatchObject({ value: 1n });
     const unpublished = snapshot("second", 2n, revoked);
     harness.licensing.snapshots.set("tradsys/second", unpublished);
     harness.clock.ms += 0.8 * confirming.confirmAfterMs - 1_000;
@@ -160,6 +171,8 @@ describe("what no event has confirmed for long", () => {
     expect(await ask()).toMatchObject({ valid: true, version: 1n, source: DecisionSource.MEMORY });
     await until("licensing has told the revocation", async () => (await ask()).version === 2n);
     expect(await ask()).toMatchObject({ reason: DecisionReason.LICENSE_REVOKED, source: DecisionSource.MEMORY });
+    expect(await watched.next()).toMatchObject({ value: 2n });
+    leaving.abort();
     expect(asked()).toEqual(["second"]);
     due();
     // Version 2 is in the shared cache by now. That confirms nothing.

@@ -14,7 +14,8 @@ import {
 } from "@bufbuild/protobuf";
 import { isFieldError } from "@bufbuild/protobuf/reflect";
 import { BadRequestSchema, ErrorInfoSchema, RetryInfoSchema } from "@licet/contracts/google/rpc/error_details_pb";
-import { platformError, type ServiceError } from "../errors.ts";
+import { type FieldViolation, platformError, type ServiceError } from "../errors.ts";
+import { findCrowdedBytes, findCrowdedJson } from "./crowding.ts";
 import type { HandDecoder } from "./encoded.ts";
 
 /** How much of a text that may quote the caller is repeated in an error, in characters. */
@@ -52,7 +53,7 @@ export const jsonOptions: Partial<JsonReadOptions & JsonWriteOptions> = {
 /**
  * Decodes a method's request from the bytes of one message.
  *
- * @throws {ServiceError} MESSAGE_TOO_LARGE or MALFORMED_MESSAGE.
+ * @throws {ServiceError} MESSAGE_TOO_LARGE, and what {@link decodeBinary} throws.
  */
 export function decodeRequest({ method, maxRequestBytes, decoder }: RequestRules, bytes: Uint8Array): Message {
   if (bytes.byteLength > maxRequestBytes) throw tooLarge(maxRequestBytes);
@@ -67,9 +68,11 @@ export function decodeRequest({ method, maxRequestBytes, decoder }: RequestRules
 /**
  * Decodes a message in protobuf's binary format.
  *
- * @throws {ServiceError} MALFORMED_MESSAGE.
+ * @throws {ServiceError} INVALID_FIELD when a list or map has more than the contract allows, else MALFORMED_MESSAGE.
  */
 export function decodeBinary(schema: DescMessage, bytes: Uint8Array): Message {
+  const crowded = findCrowdedBytes(schema, bytes);
+  if (crowded !== undefined) throw refused([crowded]);
   try {
     return fromBinary(schema, bytes);
   } catch (error) {
@@ -80,16 +83,34 @@ export function decodeBinary(schema: DescMessage, bytes: Uint8Array): Message {
 /**
  * Decodes a request in protobuf's JSON format.
  *
- * @throws {ServiceError} INVALID_FIELD when a field has a value it can't hold, else MALFORMED_MESSAGE.
+ * @throws {ServiceError} INVALID_FIELD when a field has a value it can't hold, or more than the contract allows, else
+ *   MALFORMED_MESSAGE.
  */
 export function decodeJson(schema: DescMessage, bytes: Uint8Array): Message {
-  let text = "";
+  let json: JsonValue | undefined;
   try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-    return fromJsonString(schema, text, jsonOptions);
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    json = parse(text);
+    // What can't be parsed is told in the decoder's words.
+    if (json === undefined) return fromJsonString(schema, text, jsonOptions);
   } catch (error) {
-    throw malformed(schema, error, findField(schema, parse(text)));
+    throw malformed(schema, error);
   }
+  const crowded = findCrowdedJson(schema, json);
+  if (crowded !== undefined) throw refused([crowded]);
+  try {
+    return fromJson(schema, json, jsonOptions);
+  } catch (error) {
+    throw malformed(schema, error, findField(schema, json));
+  }
+}
+
+/** The error of a message whose fields break the rules of its contract. */
+export function refused(violations: readonly FieldViolation[]): ServiceError {
+  const sentences = violations.map(({ field, description }) =>
+    field === "" ? description : `${field}: ${description}`,
+  );
+  return platformError("INVALID_FIELD", sentences.join("; "), { violations });
 }
 
 /**

@@ -1,46 +1,44 @@
 import { once } from "node:events";
-import { type ClientHttp2Stream, connect, constants } from "node:http2";
+import { type ClientHttp2Stream, connect, constants, createServer } from "node:http2";
+import type { AddressInfo } from "node:net";
 import * as grpc from "@grpc/grpc-js";
 import { expect, test } from "@jest/globals";
-import { echoBinding, echoPipeline } from "../testing/echo-server.ts";
-import { createArrivals, guardArrival } from "./grpc-guard.ts";
+import { echoBinding, echoKeys, echoPipeline } from "../testing/echo-server.ts";
+import { serveCalls } from "./grpc-calls.ts";
+import { createArrivals } from "./grpc-guard.ts";
+import { createOpenCalls } from "./server.ts";
 
 const KIB = 1024;
 
-/** A server with nothing but the guard, which answers each whole request with itself. */
+/** The echo service with room for so many bytes of requests on their way. */
 async function start(maxArrivingBytes: number) {
   const routes = echoPipeline().routes(echoBinding());
-  const server = new grpc.Server({ interceptors: [guardArrival(routes, createArrivals(maxArrivingBytes))] });
-  const asIs = (bytes: Buffer) => bytes;
-  const codec = {
-    requestSerialize: asIs,
-    requestDeserialize: asIs,
-    responseSerialize: asIs,
-    responseDeserialize: asIs,
-  };
-  const path = "/testing.v1.EchoService/Batch";
-  const answer = (call: grpc.ServerUnaryCall<Buffer, Buffer>, respond: grpc.sendUnaryData<Buffer>) =>
-    respond(null, call.request);
-  server.addService({ batch: { path, requestStream: false, responseStream: false, ...codec } }, { batch: answer });
-  const port = await new Promise<number>((resolve, reject) =>
-    server.bindAsync("127.0.0.1:0", grpc.ServerCredentials.createInsecure(), (error, bound) =>
-      error === null ? resolve(bound) : reject(error),
-    ),
-  );
+  const take = serveCalls(routes, createOpenCalls(), createArrivals(maxArrivingBytes));
+  const server = createServer().on("stream", take);
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
   const session = connect(`http://127.0.0.1:${port}`);
   return {
     /** Begins a call and sends so many bytes of its message of 128 KiB. */
-    begin(bytes: number): ClientHttp2Stream {
-      const headers = { ":method": "POST", ":path": path, "content-type": "application/grpc", te: "trailers" };
+    begin(bytes: number, method = "Batch"): ClientHttp2Stream {
+      const headers = {
+        ":method": "POST",
+        ":path": `/testing.v1.EchoService/${method}`,
+        "content-type": "application/grpc",
+        te: "trailers",
+        authorization: `Bearer ${echoKeys.allowed}`,
+      };
       const stream = session.request(headers);
       stream.on("error", () => {});
-      stream.write(Buffer.from([0, 0, 2, 0, 0]));
-      stream.write(Buffer.alloc(bytes));
+      // Its one field, a text, has four bytes less.
+      stream.write(Buffer.from([0, 0, 2, 0, 0, 0x0a, 0xfc, 0xff, 0x07]));
+      stream.write(Buffer.alloc(bytes - 4, "x"));
       return stream;
     },
     stop() {
       session.destroy();
-      server.forceShutdown();
+      server.close();
     },
   };
 }
@@ -59,11 +57,11 @@ test("requests that arrive together hold so much memory and no more, and give it
   const refused = await Promise.race(streams.map(async (stream) => ({ stream, status: await statusOf(stream) })));
   expect(refused.status).toBe(`${grpc.status.UNAVAILABLE}`);
   const other = streams.find((stream) => stream !== refused.stream);
-  other?.end(Buffer.alloc(28 * KIB));
+  other?.end(Buffer.alloc(28 * KIB, "x"));
   expect(other && (await statusOf(other))).toBe("0");
   for (let i = 0; i < 5; i++) {
     const whole = server.begin(100 * KIB);
-    whole.end(Buffer.alloc(28 * KIB));
+    whole.end(Buffer.alloc(28 * KIB, "x"));
     expect(await statusOf(whole)).toBe("0");
     const cut = server.begin(100 * KIB);
     cut.close(constants.NGHTTP2_CANCEL);

@@ -3,8 +3,10 @@ import { createServer as createHttp2Server, type ServerHttp2Session } from "node
 import type { AddressInfo, Socket } from "node:net";
 import { listenError } from "./server.ts";
 
-/** Requests of one connection that are served at once: streams of HTTP/2, a pipeline of HTTP/1.1. */
-const MAX_AT_ONCE = 100;
+/** Streams of one HTTP/2 connection that are served at once. */
+const MAX_STREAMS = 100;
+/** Requests of an HTTP/1.1 connection that are served at once: no browser pipelines, and some clients a few. */
+const MAX_PIPELINE = 10;
 /** Limits of HTTP/1.1: times in milliseconds, sizes in bytes. */
 const http1Options = {
   maxHeaderSize: 8 * 1024,
@@ -13,11 +15,14 @@ const http1Options = {
   keepAliveTimeout: 65_000,
   connectionsCheckingInterval: 5_000,
 };
-/** Limits of HTTP/2; `maxSessionMemory` in MB. More than `streamResetBurst` resets, or so many a second, end the connection. */
+/**
+ * Limits of HTTP/2; `maxSessionMemory` in MB. More than `streamResetBurst` resets, or so many a second, end the connection:
+ * what one packet of them has made us begin must not keep others waiting.
+ */
 const http2Options = {
-  settings: { maxConcurrentStreams: MAX_AT_ONCE, maxHeaderListSize: 8 * 1024, enablePush: false },
+  settings: { maxConcurrentStreams: MAX_STREAMS, maxHeaderListSize: 8 * 1024, enablePush: false },
   maxSessionMemory: 10,
-  streamResetBurst: 100,
+  streamResetBurst: 30,
   streamResetRate: 10,
 };
 const MAX_CONNECTIONS = 2_000;
@@ -59,7 +64,7 @@ export function createHttpPort(listener: RequestListener, times: HttpPortTimes =
   const server = createServer({ ...http1Options, headersTimeout: headersTimeoutMs }, (request, response) => {
     const connection = connections.get(request.socket);
     // Nobody pipelines but to flood: Node would begin whatever a packet holds.
-    if (connection !== undefined && connection.responses.size >= MAX_AT_ONCE) {
+    if (connection !== undefined && connection.responses.size >= MAX_PIPELINE) {
       request.on("error", () => {});
       return void request.socket.destroy();
     }

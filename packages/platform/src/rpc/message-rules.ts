@@ -1,9 +1,9 @@
 import { create, type DescMessage, type Message } from "@bufbuild/protobuf";
 import { pathToString } from "@bufbuild/protobuf/reflect";
 import { createValidator, RuntimeError, type Violation } from "@bufbuild/protovalidate";
-import { type FieldViolation, invalidArgument, platformError, type ServiceError } from "../errors.ts";
-import { clip } from "./codec.ts";
-import { createCrowding, isIgnored } from "./crowding.ts";
+import { type FieldViolation, invalidArgument, platformError } from "../errors.ts";
+import { clip, refused } from "./codec.ts";
+import { findCrowded, isIgnored } from "./crowding.ts";
 import { isWellFormed, malformedField } from "./middleware/well-formed.ts";
 
 /** How many violations an answer names: with their texts clipped, the status stays below the 8 KiB of headers that Java clients take. */
@@ -25,7 +25,6 @@ export interface MessageRules {
 /** Creates the rules of all contracts. */
 export function createMessageRules(): MessageRules {
   const validator = createValidator();
-  const findCrowded = createCrowding();
   const ignored = new Map<DescMessage, ReadonlySet<string>>();
   const ignoredOf = (schema: DescMessage): ReadonlySet<string> => {
     const known = ignored.get(schema) ?? ignoredLists(schema);
@@ -54,13 +53,6 @@ export function createMessageRules(): MessageRules {
 /** The lists of a message, by their properties, of which the contract says that their items are to be ignored. */
 function ignoredLists({ fields }: DescMessage): ReadonlySet<string> {
   return new Set(fields.filter(isIgnored).map(({ localName }) => localName));
-}
-
-function refused(violations: readonly FieldViolation[]): ServiceError {
-  const sentences = violations.map(({ field, description }) =>
-    field === "" ? description : `${field}: ${description}`,
-  );
-  return platformError("INVALID_FIELD", sentences.join("; "), { violations });
 }
 
 /** The error when a rule could not be judged, which names no field: with a value that its expression fails on, the caller is wrong. */

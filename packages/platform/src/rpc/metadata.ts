@@ -5,7 +5,7 @@ import { type Status, StatusSchema } from "@licet/contracts/google/rpc/status_pb
 import { codeNumber, fromStatus, type ServiceError, toStatus } from "../errors.ts";
 
 /** The trailer that carries a `google.rpc.Status` with its details. */
-export const DETAILS_KEY = "grpc-status-details-bin";
+const DETAILS_KEY = "grpc-status-details-bin";
 
 /** The metadata as headers; values of `-bin` keys become base64, as the web transports have them. */
 export function fromMetadata(metadata: grpc.Metadata): Headers {
@@ -23,15 +23,6 @@ export function toMetadata(headers: Headers, options?: grpc.MetadataOptions): gr
     metadata.add(name, name.endsWith("-bin") ? Buffer.from(base64Decode(value)) : value);
   });
   return metadata;
-}
-
-/** The bytes of all names and values of the metadata, as they came over the wire. */
-export function metadataBytes(metadata: grpc.Metadata): number {
-  let bytes = 0;
-  for (const [name, values] of Object.entries(metadata.toHttp2Headers())) {
-    for (const value of [values].flat()) bytes += name.length + String(value).length;
-  }
-  return bytes;
 }
 
 /** The error as grpc-js sends it, details included. */

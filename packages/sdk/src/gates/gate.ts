@@ -14,7 +14,8 @@ export interface GateOptions<Request> {
   readonly customerId: (request: Request) => string | undefined | Promise<string | undefined>;
   /**
    * What becomes of a request when nobody answers: `deny` (when absent) turns it away with 503 or UNAVAILABLE, `allow` lets
-   * it through without a verdict. An answer that a feature's fail mode gave is an answer.
+   * it through without a verdict. An answer that a feature's fail mode gave is an answer, and so is that the client does not
+   * cover the customer, of whom it would never know more.
    */
   readonly whenUnanswered?: "deny" | "allow";
 }
@@ -104,7 +105,7 @@ export async function examine<Request>(
     return unanswered(options, feature, error.reason, error.message);
   }
   if (verdict.reason === "NO_FACTS") {
-    return unanswered(options, feature, verdict.reason, "The client has no facts about the customer yet.");
+    return unanswered(options, feature, verdict.reason, "The client has no facts yet.");
   }
   if (verdict.allowed || (verdict.decision === "ALLOW_REDUCE_ONLY" && reduces?.(request) === true)) {
     verdicts.set(holder, verdict);

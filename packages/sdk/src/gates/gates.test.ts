@@ -75,6 +75,7 @@ const answers: Readonly<Record<string, (feature: string) => Verdict | Promise<Ve
     }),
   old: (feature) => verdict("old", feature, { decision: "DENY", reason: "FACTS_TOO_OLD", violations: ["Too old."] }),
   unknown: (feature) => verdict("unknown", feature, { decision: "DENY", reason: "NO_FACTS", license: undefined }),
+  foreign: (feature) => verdict("foreign", feature, { decision: "DENY", reason: "NOT_COVERED", license: undefined }),
   away: async () => {
     throw unreachable;
   },
@@ -322,6 +323,9 @@ describe.each([
     const body = { error: "license_check_failed", reason: "FACTS_TOO_OLD" };
     expect(await framework.call("/lenient", "old")).toMatchObject({ status: 503, body });
     expect(await framework.call("/lenient", "trial")).toMatchObject({ status: 403 });
+    // The client would never know more of this one.
+    const foreign = { error: "feature_not_licensed", reason: "NOT_COVERED" };
+    expect(await framework.call("/lenient", "foreign")).toMatchObject({ status: 403, body: foreign });
   });
 
   test.each([undefined, ""])("a request of no customer (%j) is refused, and nobody is asked", async (customerId) => {
@@ -342,6 +346,15 @@ describe.each([
       name === "grpc-js" ? { detail: "the license gate failed" } : { thrown: "no answer for nobody-planned-this" },
     );
   });
+});
+
+test("a gRPC path that no call can have is refused", () => {
+  const gate = createGrpcGate({ licet, customerId: () => "nile-brokers" });
+  for (const path of ["acme.Orders/Place", "/acme.Orders", "PlaceOrder", "/acme.Orders/Place/"]) {
+    expect(() => gate.requireFeatures({ [path]: "egx_access" })).toThrow(
+      `features[${JSON.stringify(path)}]: is no path of a method`,
+    );
+  }
 });
 
 test("a gRPC method without a feature is open", async () => {

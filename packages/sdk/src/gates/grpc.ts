@@ -4,6 +4,7 @@ import { anyPack } from "@bufbuild/protobuf/wkt";
 import * as grpc from "@grpc/grpc-js";
 import { ErrorInfoSchema, RetryInfoSchema } from "@licet/contracts/google/rpc/error_details_pb";
 import { StatusSchema } from "@licet/contracts/google/rpc/status_pb";
+import { invalidArgument } from "../errors.ts";
 import { examine, type FeatureOptions, type GateOptions, type Problem, RETRY_AFTER_SECONDS } from "./gate.ts";
 
 export { type Checker, type FeatureOptions, type GateOptions, verdictOf } from "./gate.ts";
@@ -28,6 +29,8 @@ export interface Gate {
    * ended otherwise, before its first message is read: with PERMISSION_DENIED where the license does not allow it, UNAVAILABLE
    * where nobody answers, INVALID_ARGUMENT for a context that can't be compared. The verdict's reason is in
    * `google.rpc.ErrorInfo`.
+   *
+   * @throws {LicetError} INVALID_ARGUMENT for a path that is not of the form `/package.Service/Method`.
    */
   requireFeatures(features: MethodFeatures, options?: FeatureOptions<GateCall>): grpc.ServerInterceptor;
 }
@@ -38,12 +41,26 @@ const codes = {
   503: grpc.status.UNAVAILABLE,
 } as const;
 
+/** `/package.Service/Method`, as calls name it. */
+const pathPattern = /^\/[^/]+\/[^/]+$/;
+
+/** @throws {LicetError} INVALID_ARGUMENT naming a path that no call can have: it would gate nothing. */
+function toFeatures(features: MethodFeatures): (path: string) => string | undefined {
+  if (typeof features === "function") return features;
+  for (const path of Object.keys(features)) {
+    if (pathPattern.test(path)) continue;
+    const description = "is no path of a method; it must be as in /acme.trading.v1.OrderService/PlaceOrder";
+    throw invalidArgument(`features[${JSON.stringify(path)}]`, description);
+  }
+  const byPath = new Map(Object.entries(features));
+  return (path) => byPath.get(path);
+}
+
 /** Creates a gate. */
 export function createGate(options: GateOptions<GateCall>): Gate {
   return {
     requireFeatures(features, about = {}) {
-      const byPath = typeof features === "function" ? undefined : new Map(Object.entries(features));
-      const featureOf = typeof features === "function" ? features : (path: string) => byPath?.get(path);
+      const featureOf = toFeatures(features);
       return ({ path }, call) => {
         const feature = featureOf(path);
         if (feature === undefined) return new grpc.ServerInterceptingCall(call);

@@ -10,10 +10,13 @@ import {
 import { anyPack, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import * as grpc from "@grpc/grpc-js";
 import { ErrorInfoSchema } from "@licet/contracts/google/rpc/error_details_pb";
-import { StatusSchema } from "@licet/contracts/google/rpc/status_pb";
+import { type Status, StatusSchema } from "@licet/contracts/google/rpc/status_pb";
 import type { ProductCatalog } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import type { EntitlementSnapshot } from "@licet/contracts/licet/licensing/v1/entitlement_pb";
 import {
+  type AnswerSchema,
+  type BatchValidateRequest,
+  BatchValidateResponseSchema,
   type CheckFeaturesRequest,
   CheckFeaturesResponseSchema,
   type ValidateFeatureRequest,
@@ -116,12 +119,24 @@ export class TestService {
       CheckFeatures: this.#unary<CheckFeaturesRequest>("CheckFeatures", (request) =>
         create(CheckFeaturesResponseSchema, toCheckFeaturesReply(this.#facts, request, this.#stalenessMs())),
       ),
+      BatchValidate: this.#unary<BatchValidateRequest>("BatchValidate", ({ questions }) =>
+        create(BatchValidateResponseSchema, { answers: questions.map((question) => this.#answer(question)) }),
+      ),
       WatchEntitlements: (call: Watcher["call"]) => {
         const refused = this.#admit("WatchEntitlements", call.metadata);
         if (refused === undefined) this.#watch(call);
         else call.emit("error", refused);
       },
     };
+  }
+
+  #answer(question: ValidateFeatureRequest): MessageInitShape<typeof AnswerSchema> {
+    try {
+      const response = toValidateFeatureReply(this.#facts, question, this.#stalenessMs());
+      return { result: { case: "response", value: response } };
+    } catch (error) {
+      return { result: { case: "error", value: statusOf("INVALID_ARGUMENT", (error as Error).message) } };
+    }
   }
 
   #unary<I extends Message>(name: string, answer: (request: I) => Message): grpc.handleUnaryCall<I, Message> {
@@ -212,6 +227,7 @@ export const testServiceDefinition: grpc.ServiceDefinition = Object.fromEntries(
   [
     ValidationService.method.validateFeature,
     ValidationService.method.checkFeatures,
+    ValidationService.method.batchValidate,
     ValidationService.method.watchEntitlements,
   ].map(({ name, input, output, parent, methodKind }) => [
     name,
@@ -239,11 +255,13 @@ const reasons = {
 } as const;
 
 /** A status with its reason, as the real service sends it. */
-function refusal(code: keyof typeof reasons, message = `the test server answers ${code}`): Partial<grpc.StatusObject> {
-  const number = grpc.status[code];
+function statusOf(code: keyof typeof reasons, message: string): Status {
   const info = create(ErrorInfoSchema, { reason: reasons[code], domain: "licet.dev" });
-  const status = create(StatusSchema, { code: number, message, details: [anyPack(ErrorInfoSchema, info)] });
+  return create(StatusSchema, { code: grpc.status[code], message, details: [anyPack(ErrorInfoSchema, info)] });
+}
+
+function refusal(code: keyof typeof reasons, message = `the test server answers ${code}`): Partial<grpc.StatusObject> {
   const metadata = new grpc.Metadata();
-  metadata.set("grpc-status-details-bin", Buffer.from(toBinary(StatusSchema, status)));
-  return { code: number, details: message, metadata };
+  metadata.set("grpc-status-details-bin", Buffer.from(toBinary(StatusSchema, statusOf(code, message))));
+  return { code: grpc.status[code], details: message, metadata };
 }

@@ -24,7 +24,7 @@ export interface LaneParts {
   readonly listener: LaneListener;
 }
 
-/** Between attempts to open the spool, or to write to it unless it got room before, in milliseconds. */
+/** Between attempts to open the spool, to read it, or to write to it unless it got room before, in milliseconds. */
 const DISK_PAUSE_MS = 1_000;
 
 /** Runs from memory to the server until the intake is closed and everything settled, or the signal is aborted. */
@@ -40,7 +40,6 @@ export async function runStraight({ intake, delivery, listener }: LaneParts): Pr
 /** As {@link runStraight}, but what waits does so on disk, and stays there for the next run where the signal is aborted. */
 export async function runOverSpool(options: SpoolOptions, parts: LaneParts): Promise<void> {
   const spool = await openPatiently(options, parts);
-  parts.listener.onInherited(spool?.events ?? 0);
   if (spool === undefined) return loseAll(parts);
   const { delivery, listener } = parts;
   const [filled, emptied] = [createBell(), createBell()];
@@ -67,6 +66,12 @@ export async function runOverSpool(options: SpoolOptions, parts: LaneParts): Pro
     }
   }
 
+  /** Nobody waits for a lane before the end: what it throws would end the caller's process. */
+  async function rest(error: Error): Promise<undefined> {
+    listener.onRetry(error);
+    await delivery.sleep(DISK_PAUSE_MS, delivery.signal);
+  }
+
   async function send(from: Spool): Promise<void> {
     while (!delivery.signal.aborted) {
       if (from.events === 0 && !writing) return;
@@ -74,7 +79,7 @@ export async function runOverSpool(options: SpoolOptions, parts: LaneParts): Pro
         await filled.wait();
         continue;
       }
-      const batch = await from.next();
+      const batch = await from.next().catch(rest);
       if (batch === undefined) continue;
       const settled = await deliver(batch, delivery);
       // What was settled of a part comes again in the next run, and counts once.
@@ -92,11 +97,12 @@ export async function runOverSpool(options: SpoolOptions, parts: LaneParts): Pro
 
 async function openPatiently(options: SpoolOptions, { delivery, listener }: LaneParts): Promise<Spool | undefined> {
   const onDamaged = (events: number, file: string) => {
-    listener.onLost("DAMAGED", events, new Error(`the disk has damaged ${events} usage events in ${file}`));
+    const what = events === 0 ? "usage events, how many can't be told," : `${events} usage events`;
+    listener.onLost("DAMAGED", events, new Error(`the disk has damaged ${what} in ${file}`));
   };
   while (!delivery.signal.aborted) {
     try {
-      return await openSpool(options, { onDamaged });
+      return await openSpool(options, { onInherited: listener.onInherited, onDamaged });
     } catch (error) {
       listener.onRetry(error as Error);
       await delivery.sleep(DISK_PAUSE_MS, delivery.signal);
@@ -106,6 +112,7 @@ async function openPatiently(options: SpoolOptions, { delivery, listener }: Lane
 }
 
 async function loseAll({ intake, listener }: LaneParts): Promise<void> {
+  listener.onInherited(0);
   for (let batch = await intake.gather(); batch !== undefined; batch = await intake.gather()) {
     listener.onLost("UNDELIVERED", batch.count, undelivered());
   }

@@ -1,8 +1,9 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { open } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fromBinary } from "@bufbuild/protobuf";
-import { afterAll, expect, test } from "@jest/globals";
+import { afterAll, expect, jest, test } from "@jest/globals";
 import { TrackUsageBatchRequestSchema } from "@licet/contracts/licet/metering/v1/usage_metering_service_pb";
 import fc from "fast-check";
 import { type Batch, createEncoder } from "./encode.ts";
@@ -15,6 +16,7 @@ afterAll(() => rmSync(root, { recursive: true, force: true }));
 let folders = 0;
 const newFolder = (): string => path.join(root, `${++folders}`);
 const unexpected = {
+  onInherited: () => undefined,
   onDamaged(events: number, file: string): void {
     throw new Error(`${events} events are damaged in ${file}`);
   },
@@ -110,7 +112,7 @@ test("of a file that was cut anywhere the whole groups are found, and it is appe
 test("what the disk damages while it runs is told, and the rest goes on", async () => {
   const folder = newFolder();
   const told: number[] = [];
-  const spool = await openSpool({ folder }, { onDamaged: (events) => void told.push(events) });
+  const spool = await openSpool({ folder }, { ...unexpected, onDamaged: (events) => void told.push(events) });
   await spool.append(batch([1, 2, 3]));
   const [name = ""] = readdirSync(folder).filter((file) => file.endsWith(".usage"));
   truncateSync(path.join(folder, name), 30);
@@ -119,6 +121,125 @@ test("what the disk damages while it runs is told, and the rest goes on", async 
   await spool.append(batch([4]));
   expect(await drain(spool)).toEqual([4]);
   await spool.close();
+});
+
+/** A folder with a segment that groups of these numbers were appended to, and where each group begins and ends. */
+async function written(groups: readonly number[][]) {
+  const folder = newFolder();
+  const spool = await openSpool({ folder }, unexpected);
+  const ends: number[] = [];
+  let file = "";
+  for (const numbers of groups) {
+    await spool.append(batch(numbers));
+    const [name = ""] = readdirSync(folder).filter((one) => one.endsWith(".usage"));
+    file = path.join(folder, name);
+    ends.push(readFileSync(file).length);
+  }
+  const content = readFileSync(file);
+  return { folder, file, content, ends, spool };
+}
+
+/** What a spool says of a folder and its segment, once it has this content. */
+async function reopened(folder: string, file: string, content: Buffer) {
+  writeFileSync(file, content);
+  const told: number[] = [];
+  let inherited = 0;
+  const onInherited = (events: number) => {
+    inherited = events;
+  };
+  const spool = await openSpool({ folder }, { onInherited, onDamaged: (events) => void told.push(events) });
+  const { events } = spool;
+  const found = await drain(spool);
+  expect(found).toHaveLength(events);
+  await spool.close();
+  return { found, told, inherited };
+}
+
+test("of what the disk damaged anywhere while nothing ran, the other groups are found, the loss is told, the file kept", async () => {
+  const groups = [[1, 2], [3], [4, 5, 6], [7]];
+  const { folder, file, content, ends, spool } = await written(groups);
+  await spool.close();
+  const mark = "licet-usage-1\n".length;
+  await fc.assert(
+    fc.asyncProperty(fc.nat(content.length - 1), fc.integer({ min: 1, max: 255 }), async (at, flip) => {
+      // A mark of another version is refused, and tested below.
+      fc.pre(at !== "licet-usage-".length);
+      const bytes = Buffer.from(content);
+      bytes[at] = (bytes[at] ?? 0) ^ flip;
+      const { found, told, inherited } = await reopened(folder, file, bytes);
+      const bad = at < mark ? -1 : ends.findIndex((end) => at < end);
+      expect(found).toEqual(groups.filter((_, i) => i !== bad).flat());
+      const aside = readdirSync(folder);
+      for (const name of aside) rmSync(path.join(folder, name));
+      const begins = bad < 1 ? mark : (ends[bad - 1] ?? 0);
+      expect(inherited).toBe(found.length + (told[0] ?? 0));
+      // A length that leads behind the end of the file is what a crash leaves of the last group.
+      const looksTorn = bad === groups.length - 1 && at < begins + 4 && told.length === 0;
+      if (at < mark || looksTorn) {
+        expect(told).toEqual([]);
+        return;
+      }
+      // In a damaged header the number of events may be wrong, or not fit to anything.
+      expect(told).toEqual(at < begins + 8 ? [expect.any(Number)] : [groups[bad]?.length]);
+      expect(aside).toEqual([`${path.basename(file)}.damaged`]);
+    }),
+    { numRuns: 150 },
+  );
+});
+
+test("a file of which nothing can be read is put aside and told, and of such files the newest four are kept", async () => {
+  const { folder, content, spool } = await written([[1], [2, 3]]);
+  await spool.close();
+  const bad = Buffer.concat([content.subarray(0, 14), Buffer.alloc(content.length, "no group ")]);
+  for (let i = 1; i <= 6; i++) {
+    const { found, told } = await reopened(folder, path.join(folder, `00000000000${i}.usage`), bad);
+    expect([found, told]).toEqual([[], [0]]);
+  }
+  const kept = [3, 4, 5, 6].map((i) => `00000000000${i}.usage.damaged`);
+  expect(readdirSync(folder)).toEqual(kept);
+  expect(readFileSync(path.join(folder, "000000000006.usage.damaged"))).toEqual(bad);
+});
+
+test("what the disk damages while it runs costs only the group that it is in", async () => {
+  const { file, content, ends, spool } = await written([[1, 2], [3, 4, 5], [6]]);
+  content.write("!", (ends[0] ?? 0) + 20);
+  const told: [number, string][] = [];
+  jest.spyOn(unexpected, "onDamaged").mockImplementation((...damage) => void told.push(damage));
+  writeFileSync(file, content);
+  expect(await drain(spool)).toEqual([1, 2, 6]);
+  expect(told).toEqual([[3, file]]);
+  await spool.append(batch([7]));
+  expect(await drain(spool)).toEqual([7]);
+  await spool.close();
+  jest.restoreAllMocks();
+});
+
+test("a write that failed costs nothing of what is written after it", async () => {
+  const handle = await open(root, "r");
+  await handle.close();
+  const failNext = (method: "datasync" | "truncate") =>
+    jest.spyOn(Object.getPrototypeOf(handle), method).mockRejectedValueOnce(new Error("EIO") as never);
+
+  const folder = newFolder();
+  const spool = await openSpool({ folder }, unexpected);
+  for (let round = 0; round < 3; round++) {
+    failNext("datasync");
+    await expect(spool.append(batch([1]))).rejects.toThrow("EIO");
+  }
+  await spool.append(batch([1]));
+  expect(await drain(spool)).toEqual([1]);
+
+  // More than a segment, which can't be emptied afterwards.
+  const numbers = Array.from({ length: 400 }, (_, i) => i);
+  await spool.append(batch(numbers, 2_500));
+  await spool.append(batch([500], 2_500));
+  failNext("truncate");
+  await expect(drain(spool)).rejects.toThrow("EIO");
+  await spool.append(batch([2]));
+  expect(await drain(spool)).toEqual([2]);
+  expect(spool.events).toBe(0);
+  await spool.close();
+  expect(readdirSync(folder)).toEqual([]);
 });
 
 test("has its bound, and room again once something was delivered", async () => {

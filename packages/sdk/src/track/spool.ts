@@ -1,14 +1,15 @@
 /**
  * Keeps usage events on disk until the server has them. A folder holds segments, files that are only appended to; each
  * append is one group of events with its checksum, made durable before it counts. What a crash left of a group at the end
- * of a segment is passed over: it was never said to be durable. What was delivered and not yet removed is delivered again
- * after a crash, with the same ids, and so counts once.
+ * of a segment is passed over: it was never said to be durable. Of a segment that the disk has damaged the whole groups
+ * stay, and the file as it was is put aside. What was delivered and not yet removed is delivered again after a crash, with
+ * the same ids, and so counts once.
  */
-import { type FileHandle, mkdir, open, readdir, rm } from "node:fs/promises";
+import { type FileHandle, link, mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import path from "node:path";
-import { crc32 } from "node:zlib";
-import { type Batch, FULL_BATCH_BYTES, MAX_BATCH_EVENTS } from "./encode.ts";
+import { type Batch, MAX_BATCH_EVENTS } from "./encode.ts";
 import { type FolderLock, lockFolder } from "./folder-lock.ts";
+import { type Found, findGroups, MAX_GROUP_BYTES, readGroups, toGroup } from "./groups.ts";
 
 /** Where events are kept, and how many. */
 export interface SpoolOptions {
@@ -37,7 +38,12 @@ export interface Spool {
 
 /** What the owner of a spool is told. */
 export interface SpoolListener {
-  /** So many events that were durable can't be read any more: the disk has damaged them. */
+  /** It is open, and earlier runs left so many, with those that `onDamaged` is told next. */
+  onInherited(events: number): void;
+  /**
+   * So many events that were durable can't be read any more: the disk has damaged them; 0 where how many can't be told. The
+   * file as it was is beside this one, as `.damaged`, unless it is gone.
+   */
   onDamaged(events: number, file: string): void;
 }
 
@@ -53,10 +59,14 @@ const DEFAULT_MAX_BYTES = 64 * 1024 * 1024;
 /** A segment that has so much is not appended to; delivered ones are removed whole. */
 const SEGMENT_BYTES = 1024 * 1024;
 const MARK = Buffer.from("licet-usage-1\n");
-/** Length, number of events, checksum; 32 bits each, big-endian. */
-const GROUP_HEADER_BYTES = 12;
-/** One read: the largest group, which is one event over a full batch, fits. */
+/** A file that begins like this is of this or of another version. */
+const ANY_MARK = /^licet-usage-\d+\n/;
+/** One read: the largest group fits. */
 const READ_BYTES = 1024 * 1024;
+/** What a segment can have at most. */
+const MAX_SEGMENT_BYTES = SEGMENT_BYTES + MAX_GROUP_BYTES;
+/** So many damaged files are kept, the newest, for whoever wants to look into them; beside `maxBytes`. */
+const MAX_DAMAGED_FILES = 4;
 
 interface Segment {
   readonly file: string;
@@ -93,8 +103,10 @@ export async function openSpool(options: SpoolOptions, listener: SpoolListener):
   await mkdir(folder, { recursive: true, mode: 0o700 });
   const lock = lockFolder(folder);
   try {
-    const { segments, next } = await readFolder(folder);
+    const { segments, damaged, next } = await readFolder(folder);
     const own = { active: undefined, delivered: MARK.length, taken: undefined };
+    listener.onInherited([...segments, ...damaged].reduce((sum, { events }) => sum + events, 0));
+    for (const { events, file } of damaged) listener.onDamaged(events, file);
     return asSpool({ folder, maxBytes, lock, listener, segments, next, ...own });
   } catch (error) {
     lock.release();
@@ -127,46 +139,79 @@ function asSpool(state: State): Spool {
   };
 }
 
+/** A file with so many events that can't be read; 0: that can't be told. */
+type Damage = Pick<Segment, "file" | "events">;
+
 /** What earlier runs left, and the number of the next segment. */
-async function readFolder(folder: string): Promise<{ segments: Segment[]; next: number }> {
+async function readFolder(folder: string): Promise<{ segments: Segment[]; damaged: Damage[]; next: number }> {
   const names = (await readdir(folder)).filter((name) => /^\d+\.usage$/.test(name)).sort();
+  const read: Awaited<ReturnType<typeof readSegment>>[] = [];
+  for (const name of names) read.push(await readSegment(path.join(folder, name)));
+  // Not before all could be read: who tries again would not find the damage any more.
   const segments: Segment[] = [];
-  for (const name of names) {
-    const segment = await readSegment(path.join(folder, name));
-    if (segment.events > 0) segments.push(segment);
-    else await rm(segment.file, { force: true });
+  const damaged: Damage[] = [];
+  for (const { segment, isWhole, lost } of read) {
+    const { file } = segment;
+    const kept = isWhole ? segment : await salvage(file, findGroups(await readFrom(file, MARK.length)));
+    if (kept.events > 0) segments.push(kept);
+    else await rm(file, { force: true });
+    if (lost !== undefined) damaged.push({ file, events: lost });
   }
-  return { segments, next: Number.parseInt(names.at(-1) ?? "0", 10) + 1 };
+  return { segments, damaged, next: Number.parseInt(names.at(-1) ?? "0", 10) + 1 };
 }
 
-/** How far a segment of an earlier run is whole. */
-async function readSegment(file: string): Promise<Segment> {
-  const handle = await open(file, "r");
-  try {
-    const mark = await readAt(handle, 0, MARK.length);
-    // Cut short: the run ended when it had just made the file.
-    if (mark.length < MARK.length) return { file, size: 0, events: 0 };
-    if (!mark.equals(MARK)) throw new Error(`${file} is not in this version's format (${MARK.toString().trim()})`);
-    let size = MARK.length;
-    let events = 0;
-    for (;;) {
-      const groups = readGroups(await readAt(handle, size, READ_BYTES), Number.POSITIVE_INFINITY);
-      if (groups.bytes === 0) return { file, size, events };
-      size += groups.bytes;
-      events += groups.events;
-    }
-  } finally {
-    await handle.close();
+/** How far a segment of an earlier run is whole, whether it is to its end, and what the disk has damaged. */
+async function readSegment(file: string): Promise<{ segment: Segment; isWhole: boolean; lost: number | undefined }> {
+  const bytes = await readFrom(file, 0);
+  const mark = bytes.subarray(0, MARK.length);
+  const isMarked = mark.equals(MARK);
+  if (!isMarked && ANY_MARK.test(mark.toString("latin1"))) {
+    throw new Error(`${file} is not in this version's format (${MARK.toString().trim()})`);
   }
+  const { groups, events, lost } = findGroups(bytes.subarray(MARK.length));
+  const size = MARK.length + groups.reduce((sum, { length }) => sum + length, 0);
+  const segment = { file, size, events };
+  if (isMarked || events > 0) return { segment, isWhole: isMarked && lost === undefined, lost };
+  // Cut short or never written, the mark is what a crash left of a file that was just made.
+  const isTorn = lost === undefined && (mark.length < MARK.length || mark.every((byte) => byte === 0));
+  return { segment, isWhole: isTorn, lost: isTorn ? undefined : (lost ?? 0) };
 }
 
-async function append(state: State, { body, count }: Batch): Promise<void> {
+/** Puts what was found whole in the place of a damaged file, which is put aside. */
+async function salvage(file: string, { groups, events }: Pick<Found, "groups" | "events">): Promise<Segment> {
+  const content = Buffer.concat([MARK, ...groups]);
+  if (events > 0) {
+    // After a crash in between, the file is still there and is salvaged again.
+    const handle = await open(`${file}.new`, "w", 0o600);
+    await handle
+      .writeFile(content)
+      .then(() => handle.datasync())
+      .finally(() => handle.close());
+  }
+  await putAside(file).catch(unlessGone);
+  if (events > 0) await rename(`${file}.new`, file);
+  return { file, size: content.length, events };
+}
+
+/** Keeps a damaged file under a second name, and the newest of such files only. */
+async function putAside(file: string): Promise<void> {
+  const aside = `${file}.damaged`;
+  await rm(aside, { force: true });
+  await link(file, aside);
+  const folder = path.dirname(file);
+  const kept = (await readdir(folder)).filter((name) => /^\d+\.usage\.damaged$/.test(name)).sort();
+  for (const name of kept.slice(0, -MAX_DAMAGED_FILES)) await rm(path.join(folder, name), { force: true });
+}
+
+/** For a file that somebody has removed. */
+function unlessGone(error: NodeJS.ErrnoException): void {
+  if (error.code !== "ENOENT") throw error;
+}
+
+async function append(state: State, batch: Batch): Promise<void> {
   const used = state.segments.reduce((sum, { size }) => sum + size, 0);
-  const group = Buffer.concat([Buffer.alloc(GROUP_HEADER_BYTES), body]);
+  const group = toGroup(batch);
   if (used + MARK.length + group.length > state.maxBytes) throw new SpoolFullError(state.folder, state.maxBytes);
-  group.writeUInt32BE(body.length, 0);
-  group.writeUInt32BE(count, 4);
-  group.writeUInt32BE(checksum(group), 8);
   const { handle, segment } = await activeSegment(state);
   try {
     await handle.write(group, 0, group.length, segment.size);
@@ -178,7 +223,7 @@ async function append(state: State, { body, count }: Batch): Promise<void> {
     throw error;
   }
   segment.size += group.length;
-  segment.events += count;
+  segment.events += batch.count;
 }
 
 async function activeSegment(state: State): Promise<{ handle: FileHandle; segment: Segment }> {
@@ -188,6 +233,8 @@ async function activeSegment(state: State): Promise<{ handle: FileHandle; segmen
     await state.active.close();
     state.active = undefined;
   }
+  // After a write that failed: only the last one may have nothing, or what is behind it would not be found.
+  if (current?.events === 0) await removeEmpty(state, current);
   const segment = {
     file: path.join(state.folder, `${String(state.next).padStart(12, "0")}.usage`),
     size: 0,
@@ -211,23 +258,55 @@ async function activeSegment(state: State): Promise<{ handle: FileHandle; segmen
   return { handle, segment };
 }
 
+/** Removes the last segment, of which nothing waits. */
+async function removeEmpty(state: State, { file }: Segment): Promise<void> {
+  await rm(file, { force: true });
+  state.segments.pop();
+  if (state.segments.length === 0) state.delivered = MARK.length;
+}
+
 async function next(state: State): Promise<Batch | undefined> {
   for (;;) {
     const [first] = state.segments;
     if (first === undefined || first.events === 0) return undefined;
-    const handle = await open(first.file, "r");
-    const whole = Math.min(READ_BYTES, first.size - state.delivered);
-    const bytes = await readAt(handle, state.delivered, whole).finally(() => handle.close());
-    const groups = readGroups(bytes, MAX_BATCH_EVENTS);
+    const groups = readGroups(await readWaiting(state, first), MAX_BATCH_EVENTS);
     if (groups.bytes > 0) {
       state.taken = { end: state.delivered + groups.bytes, events: groups.events };
       return { body: Buffer.concat(groups.bodies), count: groups.events };
     }
     // It was whole when it was written or found.
-    state.listener.onDamaged(first.events, first.file);
-    state.taken = { end: first.size, events: first.events };
-    await drop(state);
+    await salvageFirst(state, first);
   }
+}
+
+/** Goes on with what is whole of the first segment, behind what is delivered of it, and tells what is not. */
+async function salvageFirst(state: State, first: Segment): Promise<void> {
+  if (state.segments.length === 1) {
+    // Nothing is appended to a file that is damaged, or gone.
+    await state.active?.close();
+    state.active = undefined;
+  }
+  // What is behind `size` was never said to be durable, and was written again elsewhere.
+  const found = findGroups(await readFrom(first.file, state.delivered, first.size - state.delivered));
+  const whole = await salvage(first.file, found);
+  state.listener.onDamaged(first.events - whole.events, first.file);
+  state.delivered = MARK.length;
+  state.segments[0] = whole;
+  if (whole.events > 0) return;
+  state.segments.shift();
+  await rm(first.file, { force: true });
+}
+
+/** The bytes of the first segment that wait, as many as one read takes. */
+function readWaiting(state: State, { file, size }: Segment): Promise<Buffer> {
+  return readFrom(file, state.delivered, Math.min(READ_BYTES, size - state.delivered));
+}
+
+/** At most so many bytes from a place of a segment on; none of a file that somebody has removed. */
+async function readFrom(file: string, position: number, length: number = MAX_SEGMENT_BYTES): Promise<Buffer> {
+  const handle = await open(file, "r").catch(unlessGone);
+  if (handle === undefined) return Buffer.alloc(0);
+  return readAt(handle, position, length).finally(() => handle.close());
 }
 
 async function drop(state: State): Promise<void> {
@@ -248,30 +327,6 @@ async function drop(state: State): Promise<void> {
   state.segments.shift();
   state.delivered = MARK.length;
   await rm(first.file, { force: true });
-}
-
-/** The whole groups at the beginning of some bytes, as many as have together no more events and bytes than a request. */
-function readGroups(bytes: Buffer, maxEvents: number): { bodies: Buffer[]; bytes: number; events: number } {
-  const bodies: Buffer[] = [];
-  let [end, events, size] = [0, 0, 0];
-  while (end + GROUP_HEADER_BYTES <= bytes.length) {
-    const length = bytes.readUInt32BE(end);
-    const count = bytes.readUInt32BE(end + 4);
-    const group = bytes.subarray(end, end + GROUP_HEADER_BYTES + length);
-    if (group.length < GROUP_HEADER_BYTES + length || checksum(group) !== bytes.readUInt32BE(end + 8)) break;
-    const fits = events + count <= maxEvents && size + length <= FULL_BATCH_BYTES;
-    if (bodies.length > 0 && !fits) break;
-    bodies.push(group.subarray(GROUP_HEADER_BYTES));
-    end += group.length;
-    events += count;
-    size += length;
-  }
-  return { bodies, bytes: end, events };
-}
-
-/** Of everything in a group but the checksum itself. */
-function checksum(group: Buffer): number {
-  return crc32(group.subarray(GROUP_HEADER_BYTES), crc32(group.subarray(0, 8)));
 }
 
 async function readAt(handle: FileHandle, position: number, length: number): Promise<Buffer> {

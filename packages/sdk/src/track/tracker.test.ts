@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fromBinary } from "@bufbuild/protobuf";
@@ -151,6 +151,30 @@ test("with a spool, what close could not deliver is delivered by the next run", 
   await next.close();
 });
 
+test("what the disk damaged between two runs is told, and is in the counts", async () => {
+  const folder = newFolder();
+  const away: Send = async () => ({ kind: "LATER", error: new Error("no connection"), retryAfterMs: 0 });
+  const options = { ...atOnce, spool: { folder } };
+  const first = createTracker(away, { ...options, closeTimeoutMs: 20 });
+  // Two full batches, of which the disk damages one.
+  for (let i = 0; i < 2_000; i++) first.track({ ...order, id: `${i}` });
+  await first.close();
+  const [name = ""] = readdirSync(folder);
+  const file = path.join(folder, name);
+  const content = readFileSync(file);
+  content.write("damage", 1_000);
+  writeFileSync(file, content);
+
+  const server = createServer();
+  const problems: TrackProblem[] = [];
+  const second = createTracker(server.send, { ...options, onProblem: (problem) => void problems.push(problem) });
+  expect(await second.flush(10_000)).toBe(true);
+  expect(second.counts()).toMatchObject({ inherited: 2_000, delivered: 1_000, lost: 1_000, waiting: 0 });
+  expect(problems).toMatchObject([{ kind: "DAMAGED", lost: 1_000, error: { message: expect.stringContaining(file) } }]);
+  expect([server.counted.has("999"), server.counted.has("1000")]).toEqual([false, true]);
+  await second.close();
+});
+
 test("a spool that can't be had is waited for, and events wait in memory", async () => {
   const folder = newFolder();
   const blocking = path.join(folder, "..", `${path.basename(folder)}`);
@@ -166,6 +190,27 @@ test("a spool that can't be had is waited for, and events wait in memory", async
   expect(await tracker.flush(10_000)).toBe(true);
   await tracker.close();
   expect(server.counted.size).toBe(1);
+});
+
+test("what was taken away from the spool is told, and what is tracked after it is delivered", async () => {
+  const folder = newFolder();
+  const server = createServer();
+  const problems: TrackProblem[] = [];
+  const options = { spool: { folder }, onProblem: (problem: TrackProblem) => void problems.push(problem) };
+  let isAway = true;
+  const send: Send = async (batch, signal) =>
+    isAway ? { kind: "LATER", error: new Error("no connection"), retryAfterMs: 0 } : server.send(batch, signal);
+  const tracker = createTracker(send, { ...atOnce, ...options }, noPauses);
+  // A batch that is being sent, and one that waits on disk.
+  for (let i = 0; i < 1_001; i++) tracker.track(order);
+  await until("the first one was tried", () => problems.length > 0);
+  for (const name of readdirSync(folder).filter((file) => file.endsWith(".usage"))) rmSync(path.join(folder, name));
+  isAway = false;
+  await until("the loss is told", () => problems.some(({ kind }) => kind === "DAMAGED"));
+  tracker.track({ ...order, id: "later" });
+  expect(await tracker.flush(10_000)).toBe(true);
+  expect(server.counted.has("later")).toBe(true);
+  await tracker.close();
 });
 
 test.each([

@@ -28,8 +28,8 @@ export interface TrackOptions {
 export interface TrackProblem {
   /**
    * `RETRYING`: events can't be sent now, or not be kept on disk; they wait, and it is tried again. `REFUSED`: the server
-   * will never take this one event. `DAMAGED`: the disk has lost events. `UNDELIVERED`: `close` had to give up, and there
-   * is no spool that keeps them.
+   * will never take this one event. `DAMAGED`: the disk has lost events; `lost` is 0 where how many can't be told.
+   * `UNDELIVERED`: `close` had to give up, and there is no spool that keeps them.
    */
   readonly kind: "RETRYING" | "REFUSED" | "DAMAGED" | "UNDELIVERED";
   /** How many events are lost by it. */

@@ -24,7 +24,10 @@ export interface UsageEvent {
    * where the same thing may be tracked twice, such as the id of an order; a new one is made when absent.
    */
   readonly id?: string;
-  /** When it was used; now when absent. The server takes at most 60 seconds ahead and 3 years back. */
+  /**
+   * When it was used; now when absent. The server takes at most 60 seconds ahead and 3 years back; an event that lies at
+   * most a day ahead waits until it is taken.
+   */
   readonly occurredAt?: Date;
 }
 

@@ -5,7 +5,8 @@ import { invalidArgument } from "@licet/platform/errors";
 export type Readers<R, U> = Readonly<Record<string, (request: R) => U>>;
 
 /**
- * What an update's mask names, out of its request.
+ * What an update's mask names, out of its request. To be read before the request is run once: what a mask can't name may
+ * have no form in JSON, by which requests are compared.
  *
  * @throws ServiceError INVALID_ARGUMENT when it names nothing, or what can't be changed
  */

@@ -21,9 +21,9 @@ const readers: Readers<UpdateAddOnRequest, { name?: string; retired?: boolean }>
 };
 
 /** Changes the fields of an add-on that a mask names. */
-export const updateAddOn: Handler<typeof CatalogService, "updateAddOn", Context> = (ctx, call, request) =>
-  once(ctx, call, request, UpdateAddOnResponseSchema, async (tx) => {
-    const { name, retired } = readMask(readers, request);
+export const updateAddOn: Handler<typeof CatalogService, "updateAddOn", Context> = async (ctx, call, request) => {
+  const { name, retired } = readMask(readers, request);
+  return once(ctx, call, request, UpdateAddOnResponseSchema, async (tx) => {
     await raiseCatalogVersion(tx, call.tenant, request.product);
     const before = await getAddOn(tx, call.tenant, request.product, request.addOn, 0);
     checkEtag(`Add-on ${before.addOn} of product ${before.product}`, request.etag, before.revision);
@@ -36,3 +36,4 @@ export const updateAddOn: Handler<typeof CatalogService, "updateAddOn", Context>
     await recordCatalogChange(ctx, tx, call, addOn.product);
     return { addOn: addOnToProto(addOn) };
   });
+};

@@ -25,10 +25,10 @@ const readers: Readers<UpdateFeatureRequest, FeatureUpdate> = {
 };
 
 /** Changes the fields of a feature that a mask names. */
-export const updateFeature: Handler<typeof CatalogService, "updateFeature", Context> = (ctx, call, request) =>
-  once(ctx, call, request, UpdateFeatureResponseSchema, async (tx) => {
+export const updateFeature: Handler<typeof CatalogService, "updateFeature", Context> = async (ctx, call, request) => {
+  const named = readMask(readers, request);
+  return once(ctx, call, request, UpdateFeatureResponseSchema, async (tx) => {
     const { tenant } = call;
-    const named = readMask(readers, request);
     await raiseCatalogVersion(tx, tenant, request.product);
     const { failGraceSeconds } = await getProduct(tx, tenant, request.product);
     const before = await getFeature(tx, tenant, request.product, request.feature);
@@ -43,3 +43,4 @@ export const updateFeature: Handler<typeof CatalogService, "updateFeature", Cont
     await recordCatalogChange(ctx, tx, call, feature.product);
     return { feature: featureToProto(feature) };
   });
+};

@@ -32,9 +32,9 @@ const readers: Readers<UpdateLicenseRequest, Named> = {
 };
 
 /** Changes the fields of a license that a mask names. */
-export const updateLicense: Handler<typeof LicensingService, "updateLicense", Context> = (ctx, call, request) =>
-  once(ctx, call, request, UpdateLicenseResponseSchema, (tx) => {
-    const { addOns: orders, ...rest } = readMask(readers, request);
+export const updateLicense: Handler<typeof LicensingService, "updateLicense", Context> = async (ctx, call, request) => {
+  const { addOns: orders, ...rest } = readMask(readers, request);
+  return once(ctx, call, request, UpdateLicenseResponseSchema, (tx) => {
     return changeLicense(ctx, tx, call, request, async (before, now) => {
       const addOns = orders && (await sellToLicense(tx, call.tenant, before, orders));
       const named: LicenseUpdate = { ...rest, ...(addOns && { addOns }) };
@@ -44,3 +44,4 @@ export const updateLicense: Handler<typeof LicensingService, "updateLicense", Co
       return { cause: LicenseChangeCause.UPDATED, license };
     });
   });
+};

@@ -19,9 +19,9 @@ const readers: Readers<UpdatePlanRequest, { name?: string; retired?: boolean }> 
 };
 
 /** Changes the fields of a plan that a mask names. */
-export const updatePlan: Handler<typeof CatalogService, "updatePlan", Context> = (ctx, call, request) =>
-  once(ctx, call, request, UpdatePlanResponseSchema, async (tx) => {
-    const { name, retired } = readMask(readers, request);
+export const updatePlan: Handler<typeof CatalogService, "updatePlan", Context> = async (ctx, call, request) => {
+  const { name, retired } = readMask(readers, request);
+  return once(ctx, call, request, UpdatePlanResponseSchema, async (tx) => {
     await raiseCatalogVersion(tx, call.tenant, request.product);
     const before = await getPlan(tx, call.tenant, request.product, request.plan, 0);
     checkEtag(`Plan ${before.plan} of product ${before.product}`, request.etag, before.revision);
@@ -34,3 +34,4 @@ export const updatePlan: Handler<typeof CatalogService, "updatePlan", Context> =
     await recordCatalogChange(ctx, tx, call, plan.product);
     return { plan: planToProto(plan) };
   });
+};

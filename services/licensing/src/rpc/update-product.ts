@@ -24,9 +24,9 @@ const readers: Readers<UpdateProductRequest, ProductUpdate> = {
 };
 
 /** Changes the fields of a product that a mask names. */
-export const updateProduct: Handler<typeof CatalogService, "updateProduct", Context> = (ctx, call, request) =>
-  once(ctx, call, request, UpdateProductResponseSchema, async (tx) => {
-    const named = readMask(readers, request);
+export const updateProduct: Handler<typeof CatalogService, "updateProduct", Context> = async (ctx, call, request) => {
+  const named = readMask(readers, request);
+  return once(ctx, call, request, UpdateProductResponseSchema, async (tx) => {
     const before = await lockProduct(tx, call.tenant, request.product);
     checkEtag(`Product ${before.product}`, request.etag, before.revision);
     const product = update(before, named, await hasLicenses(tx, call.tenant, before.product));
@@ -34,3 +34,4 @@ export const updateProduct: Handler<typeof CatalogService, "updateProduct", Cont
     await recordCatalogChange(ctx, tx, call, product.product);
     return { product: productToProto(product) };
   });
+};

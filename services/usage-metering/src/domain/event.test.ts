@@ -1,4 +1,5 @@
 import { describe, expect, test } from "@jest/globals";
+import type { ServiceError } from "@licet/platform/errors";
 import fc from "fast-check";
 import { occurrence, payloadOf, type UsageEvent } from "./event.ts";
 
@@ -18,6 +19,25 @@ describe("occurrence", () => {
     const said = new Date(text);
     if (accepted) expect(occurrence("event.occurred_at", said, now)).toEqual(said);
     else expect(() => occurrence("event.occurred_at", said, now)).toThrow(/^event\.occurred_at: must not/);
+  });
+
+  test("a time ahead comes with how long it takes until it is accepted; one that is too old never will be", () => {
+    const refusal = (said: Date, at: Date) => {
+      try {
+        return occurrence("event.occurred_at", said, at);
+      } catch (error) {
+        return (error as ServiceError).retryAfterMs;
+      }
+    };
+    fc.assert(
+      fc.property(fc.integer({ min: 60_001, max: 2 ** 40 }), (aheadMs) => {
+        const said = new Date(now.getTime() + aheadMs);
+        const waitMs = Number(refusal(said, now));
+        expect(refusal(said, new Date(now.getTime() + waitMs - 1))).toBe(1);
+        expect(refusal(said, new Date(now.getTime() + waitMs))).toEqual(said);
+      }),
+    );
+    expect(refusal(new Date(0), now)).toBeUndefined();
   });
 
   test("no time at all is refused", () => {

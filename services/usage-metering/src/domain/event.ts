@@ -29,7 +29,8 @@ const MAX_AGE_YEARS = 3;
  * When an event happened: as the sender says, or now.
  *
  * @param field - the request's field, for the error
- * @throws ServiceError INVALID_ARGUMENT when it lies more than 60 seconds ahead or 3 years back
+ * @throws ServiceError INVALID_ARGUMENT when it lies 3 years back or more than 60 seconds ahead; then it says after
+ *   how long the same will be taken, for senders whose clock is ahead
  */
 export function occurrence(field: string, said: Date | undefined, now: Date): Date {
   if (!said) return now;
@@ -41,10 +42,12 @@ export function occurrence(field: string, said: Date | undefined, now: Date): Da
       `must not be before ${oldest.toISOString()}: usage is kept for ${MAX_AGE_YEARS} years`,
     );
   }
-  if (said.getTime() > now.getTime() + MAX_AHEAD_MS) {
+  const tooFarMs = said.getTime() - now.getTime() - MAX_AHEAD_MS;
+  if (tooFarMs > 0) {
     throw invalidArgument(
       field,
       `must not lie in the future: it is ${said.toISOString()} and now is ${now.toISOString()} (60 seconds are tolerated)`,
+      tooFarMs,
     );
   }
   return said;

@@ -266,7 +266,7 @@ function createContext(world: World): Context {
   const { fenceMs, maxCustomers } = config;
   const now = () => world.ms;
   const usage = createUsageCache({ partitions, maxCustomers, latestMs: licensingClock.latestMs, now });
-  const watches = createWatches(partitions, config.watches);
+  const watches = createWatches({ snapshots: partitions, usage: partitions }, config.watches);
   const states = createStates({ snapshots, changes: watches.changes, freshness, licensing });
   return { snapshots, catalogs, usage, freshness, licensingClock, watches, states, fenceMs, metrics, now };
 }

@@ -73,6 +73,8 @@ export interface SnapshotCacheOptions {
   readonly logger: Logger;
   /** From 0 to 1, without 1; `Math.random` when absent. */
   readonly random?: () => number;
+  /** Called when the backstop has found a customer's newer version, of which no event has told so far. */
+  readonly onMissed?: (customer: { readonly tenant: string; readonly customerId: string }) => void;
 }
 
 /** Creates an empty cache; the worker fills it. */
@@ -116,6 +118,7 @@ export function createSnapshotCache(options: SnapshotCacheOptions): SnapshotCach
     backstop.confirm(key, async () => {
       const version = (await replica.refresh(key))?.version;
       if (version === held.version) return;
+      options.onMissed?.(splitKey(key));
       // An event may be on its way just now; if this comes often, events are lost.
       logger.info({ ...splitKey(key), held: held.version, version }, "licensing knew a customer's newer version");
     });

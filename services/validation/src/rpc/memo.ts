@@ -1,3 +1,5 @@
+import { LatestMap } from "@licet/platform/latest-map";
+
 /** What was worked out once, by key, with a bound on what all of it weighs; beyond it the oldest goes. */
 export interface Memo<V> {
   get(key: string): V | undefined;
@@ -6,23 +8,14 @@ export interface Memo<V> {
 
 /** Starts empty. A weight is about the bytes that key and value take up. */
 export function createMemo<V>(maxWeight: number): Memo<V> {
-  const values = new Map<string, { readonly value: V; readonly weight: number }>();
+  const values = new LatestMap<{ readonly value: V; readonly weight: number }>();
   let total = 0;
-  const drop = (key: string): void => {
-    total -= values.get(key)?.weight ?? 0;
-    values.delete(key);
-  };
   return {
     get: (key) => values.get(key)?.value,
     set(key, value, weight) {
-      drop(key);
+      total += weight - (values.get(key)?.weight ?? 0);
       values.set(key, { value, weight });
-      total += weight;
-      while (total > maxWeight) {
-        const [oldest] = values.keys();
-        if (oldest === undefined) break;
-        drop(oldest);
-      }
+      while (total > maxWeight) total -= values.dropOldest()?.value.weight ?? total;
     },
   };
 }

@@ -1,5 +1,6 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { type Timestamp, timestampFromMs } from "@bufbuild/protobuf/wkt";
+import type { EntitlementSnapshot } from "@licet/contracts/licet/licensing/v1/entitlement_pb";
 import type {
   ValidationService,
   WatchEntitlementsResponseSchema,
@@ -10,7 +11,8 @@ import type { Handler } from "@licet/platform/rpc/handlers";
 import { untilTaken } from "@licet/platform/rpc/until-taken";
 import type { Context } from "../context.ts";
 import { watcherTooSlow } from "../errors.ts";
-import { decodeResumeToken, encodeResumeToken, type WatchScope } from "../watch/resume-token.ts";
+import { decodeResumeToken, encodeResumeToken, type Told, type WatchScope } from "../watch/resume-token.ts";
+import { createUsageTelling, type UsageProgress } from "../watch/usage-telling.ts";
 import type { Watch } from "../watch/watches.ts";
 
 type Content = NonNullable<MessageInitShape<typeof WatchEntitlementsResponseSchema>["content"]>;
@@ -33,12 +35,12 @@ export const watchEntitlements: Handler<typeof ValidationService, "watchEntitlem
 ) {
   const { watches, metrics, licensingClock } = ctx;
   const scope = { tenant: call.tenant, customerIds: request.customerIds };
-  const knownAsOfMs = decodeResumeToken(request.resumeToken, scope);
+  const told = decodeResumeToken(request.resumeToken, scope);
   const watch = watches.open(scope);
   try {
     // By the time that the first message takes, and what it says, the caller can tell the time of licensing's database.
     let sentAt: Timestamp | undefined = toTimestamp(licensingClock.latestMs());
-    for await (const message of tell({ ctx, watch, scope, signal: call.signal }, knownAsOfMs)) {
+    for await (const message of tell({ ctx, watch, scope, signal: call.signal }, told)) {
       metrics.watchTold(message.content.case);
       yield* untilTaken(call, watches.limits.slowAfterMs, watcherTooSlow, { ...message, sentAt });
       sentAt = undefined;
@@ -60,17 +62,19 @@ interface Session {
 interface Progress {
   readonly place: number;
   readonly asOfMs: number;
+  /** Undefined: what customers have used is to be told from the beginning. */
+  readonly usage: UsageProgress | undefined;
 }
 
 /** Tells everything from where the caller is, and from the beginning where that is not known, then or later. */
-async function* tell(session: Session, knownAsOfMs: number | undefined): AsyncGenerator<Message> {
-  let progress = resume(session.ctx, knownAsOfMs);
+async function* tell(session: Session, told: Told | undefined): AsyncGenerator<Message> {
+  let progress = resume(session.ctx, told);
   for (;;) {
     if (progress === undefined) {
       progress = yield* tellAll(session);
       yield* follow(session, progress, "");
     } else {
-      const token = encodeResumeToken(progress.asOfMs, session.scope);
+      const token = encodeResumeToken({ asOfMs: progress.asOfMs, usageAsOfMs: progress.usage?.asOfMs }, session.scope);
       yield* tellCatalogs(session, token);
       yield* follow(session, progress, token);
     }
@@ -78,11 +82,17 @@ async function* tell(session: Session, knownAsOfMs: number | undefined): AsyncGe
   }
 }
 
-/** The place of a caller who was told everything committed before a time; undefined: it is to begin from the beginning. */
-function resume({ watches, licensingClock }: Context, asOfMs: number | undefined): Progress | undefined {
+/** The place of a caller who was told everything before some times; undefined: it is to begin from the beginning. */
+function resume(ctx: Context, told: Told | undefined): Progress | undefined {
   // From a future that never was: the database has gone back to a backup, or the token was made up.
+  if (told === undefined || told.asOfMs > ctx.licensingClock.latestMs()) return undefined;
+  const place = ctx.watches.changes.since(told.asOfMs);
+  return place === undefined ? undefined : { place, asOfMs: told.asOfMs, usage: resumeUsage(ctx, told.usageAsOfMs) };
+}
+
+function resumeUsage({ watches, licensingClock }: Context, asOfMs: number | undefined): UsageProgress | undefined {
   if (asOfMs === undefined || asOfMs > licensingClock.latestMs()) return undefined;
-  const place = watches.changes.since(asOfMs);
+  const place = watches.usageChanges.since(asOfMs);
   return place === undefined ? undefined : { place, asOfMs };
 }
 
@@ -90,10 +100,17 @@ function resume({ watches, licensingClock }: Context, asOfMs: number | undefined
 async function* tellAll(session: Session): AsyncGenerator<Message, Progress> {
   const { ctx, scope, signal } = session;
   yield toMessage("", { case: "reset", value: {} });
+  const usage = usageNow(ctx);
   const { place, asOfMs, states } = await ctx.states.begin(scope, signal);
   yield* tellCatalogs(session, "");
-  for await (const value of states) yield toMessage("", { case: "snapshot", value });
-  return { place, asOfMs };
+  yield* tellStates(session, states, "");
+  return { place, asOfMs, usage };
+}
+
+/** How far a caller is who is told from now on what each customer has used; undefined: that is not known yet. */
+function usageNow({ usage, watches }: Context): UsageProgress | undefined {
+  if (usage.stalenessMs() === undefined) return undefined;
+  return { place: watches.usageChanges.end, asOfMs: usage.asOfMs() };
 }
 
 /** Tells all products: heartbeats don't vouch for what changes there, so whoever comes back hears them again. */
@@ -107,6 +124,7 @@ async function* tellCatalogs({ ctx, scope }: Session, token: string): AsyncGener
 async function* follow(session: Session, from: Progress, tokenBefore: string): AsyncGenerator<Message, void> {
   const { ctx, watch, scope, signal } = session;
   const { changes, limits } = ctx.watches;
+  const usage = createUsageTelling(ctx, watch, scope, from.usage);
   let { place, asOfMs } = from;
   let token = tokenBefore;
   let beatAtMs: number | undefined;
@@ -118,17 +136,20 @@ async function* follow(session: Session, from: Progress, tokenBefore: string): A
     const vouchedMs = found.next === changes.end ? ctx.freshness.asOfMs() : undefined;
     yield* tellFound(session, found, token);
     place = found.next;
-    if (vouchedMs !== undefined && (vouchedMs > asOfMs || beatAtMs === undefined)) {
+    const isDue = beatAtMs === undefined ? vouchedMs !== undefined : performance.now() >= beatAtMs;
+    if (isDue || usage.behind) {
+      for await (const value of usage.some()) yield toMessage(token, { case: "usage", value });
+    }
+    if (vouchedMs !== undefined && (isDue || vouchedMs > asOfMs)) {
       asOfMs = Math.max(asOfMs, vouchedMs);
-      token = encodeResumeToken(asOfMs, scope);
+      token = encodeResumeToken({ asOfMs, usageAsOfMs: usage.asOfMs }, scope);
     }
-    const nowMs = performance.now();
-    if (beatAtMs === undefined ? vouchedMs !== undefined : nowMs >= beatAtMs) {
-      const value = toHeartbeat(asOfMs, ctx.licensingClock.latestMs());
+    if (isDue) {
+      const value = toHeartbeat(asOfMs, ctx.licensingClock.latestMs(), usage.asOfMs);
       yield toMessage(token, beatAtMs === undefined ? { case: "synchronized", value } : { case: "heartbeat", value });
-      beatAtMs = nowMs + limits.heartbeatMs;
+      beatAtMs = performance.now() + limits.heartbeatMs;
     }
-    if (vouchedMs !== undefined && beatAtMs !== undefined) {
+    if (vouchedMs !== undefined && beatAtMs !== undefined && !usage.behind) {
       await watch.wait(Math.max(0, beatAtMs - performance.now()), signal);
     }
   }
@@ -136,24 +157,49 @@ async function* follow(session: Session, from: Progress, tokenBefore: string): A
 
 /** Tells the present state of what has changed. */
 async function* tellFound(
-  { ctx, scope: { tenant } }: Session,
+  session: Session,
   { products, customers }: { readonly products: Iterable<string>; readonly customers: Iterable<string> },
   token: string,
 ): AsyncGenerator<Message> {
-  const catalogs = ctx.catalogs.of(tenant);
+  const { ctx, scope } = session;
+  const catalogs = ctx.catalogs.of(scope.tenant);
   for (const product of products) {
     const catalog = catalogs.get(product);
     if (catalog !== undefined) yield toMessage(token, { case: "catalog", value: catalogToWire(catalog) });
   }
-  for await (const value of ctx.states.of(tenant, customers)) yield toMessage(token, { case: "snapshot", value });
+  yield* tellStates(session, ctx.states.of(scope.tenant, customers), token);
+}
+
+/**
+ * Tells states of customers, and behind each what the customer has used: the two come through different topics, and watchers
+ * hold no usage of a customer of whom they have not heard.
+ */
+async function* tellStates(
+  { ctx, scope }: Session,
+  states: AsyncIterable<EntitlementSnapshot>,
+  token: string,
+): AsyncGenerator<Message, void> {
+  for await (const value of states) {
+    yield toMessage(token, { case: "snapshot", value });
+    const usage = ctx.usage.told(scope.tenant, value.customerId);
+    if (usage !== undefined) yield toMessage(token, { case: "usage", value: usage });
+  }
 }
 
 function toMessage(resumeToken: string, content: Message["content"]): Message {
   return { resumeToken, content };
 }
 
-function toHeartbeat(asOfMs: number, latestMs: number): MessageInitShape<typeof WatchHeartbeatSchema> {
-  return { factsAsOf: timestampFromMs(asOfMs), sentAt: toTimestamp(latestMs) };
+function toHeartbeat(
+  asOfMs: number,
+  latestMs: number,
+  usageAsOfMs: number | undefined,
+): MessageInitShape<typeof WatchHeartbeatSchema> {
+  return {
+    factsAsOf: timestampFromMs(asOfMs),
+    sentAt: toTimestamp(latestMs),
+    usageAsOf: usageAsOfMs === undefined ? undefined : timestampFromMs(usageAsOfMs),
+  };
 }
 
 /** Rounded up, so that facts never look younger than they are. */

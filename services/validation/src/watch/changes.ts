@@ -3,7 +3,7 @@ const MAX_CHANGES = 65_536;
 /** How many heartbeats of a partition are remembered: more than an hour of them. */
 const MAX_BEATS = 4_096;
 
-/** A customer or a product of which something has changed. */
+/** A customer or a product of which something has changed; which things, is a matter of the memory that it is noted in. */
 export interface Change {
   readonly tenant: string;
   readonly kind: "customer" | "product";
@@ -28,7 +28,7 @@ export interface FoundChanges {
 export interface Changes {
   /**
    * Forgets everything: whatever was published before this call, all that was committed until `atMs` among it, is known by
-   * other means. Times are those of licensing's database, in epoch milliseconds.
+   * other means. Times are those of the database from which the log is filled, in epoch milliseconds.
    */
   begin(atMs: number): void;
   /** Notes a change that a partition of the log has brought and that has been applied. */

@@ -7,7 +7,9 @@ import {
   EntitlementSnapshotSchema,
 } from "@licet/contracts/licet/licensing/v1/entitlement_pb";
 import type { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
+import { UsageLevelsSchema } from "@licet/contracts/licet/metering/v1/metering_events_pb";
 import {
+  type EntitlementUsage,
   WatchEntitlementsRequestSchema,
   type WatchEntitlementsResponse,
   WatchEntitlementsResponseSchema,
@@ -39,7 +41,12 @@ const logger = createLogger({ level: "silent", name: "watch-simulation" });
 const tenant = "tradsys";
 const customers = ["a", "b", "c", "d"] as const;
 type Customer = (typeof customers)[number];
-const topic = topicOf(EntitlementSnapshotSchema).name;
+/** Usage metering is a second source beside licensing, with a log of its own. */
+type Source = "facts" | "usage";
+const topics: Readonly<Record<Source, string>> = {
+  facts: topicOf(EntitlementSnapshotSchema).name,
+  usage: topicOf(UsageLevelsSchema).name,
+};
 const partitions = 2;
 const partitionOf = (customer: Customer): number => customers.indexOf(customer) % partitions;
 /** So few that a watcher who was away for a while, or reads slowly, is told everything anew. */
@@ -56,13 +63,14 @@ type Entry = { readonly event: Committed } | { readonly beat: number };
 
 /** What happens next. */
 type Step =
-  | { readonly kind: "commit"; readonly customer: Customer }
+  | { readonly kind: "commit"; readonly source: Source; readonly customer: Customer }
   /** The relay reads the time, sends what is pending, what was committed meanwhile too, and then the time. */
-  | { readonly kind: "relay"; readonly meanwhile: readonly Customer[] }
+  | { readonly kind: "relay"; readonly source: Source; readonly meanwhile: readonly Customer[] }
   /** A relay that was frozen sends an event, or a time, that another one has sent before. */
-  | { readonly kind: "late"; readonly event: number; readonly beat: number }
+  | { readonly kind: "late"; readonly source: Source; readonly event: number; readonly beat: number }
   | {
       readonly kind: "deliver";
+      readonly source: Source;
       readonly replica: 0 | 1;
       readonly partition: number;
       readonly most: number;
@@ -76,21 +84,27 @@ type Step =
   | { readonly kind: "ask"; readonly replica: 0 | 1; readonly customer: Customer };
 
 const anyCustomer = fc.constantFrom(...customers);
+const source = fc.constantFrom<Source[]>("facts", "usage");
 const anyReplica = fc.constantFrom<(0 | 1)[]>(0, 1);
 const anyStep = fc.oneof(
-  { weight: 6, arbitrary: fc.record({ kind: fc.constant("commit" as const), customer: anyCustomer }) },
+  { weight: 9, arbitrary: fc.record({ kind: fc.constant("commit" as const), source, customer: anyCustomer }) },
   {
-    weight: 4,
-    arbitrary: fc.record({ kind: fc.constant("relay" as const), meanwhile: fc.array(anyCustomer, { maxLength: 2 }) }),
+    weight: 8,
+    arbitrary: fc.record({
+      kind: fc.constant("relay" as const),
+      source,
+      meanwhile: fc.array(anyCustomer, { maxLength: 2 }),
+    }),
   },
   {
     weight: 1,
-    arbitrary: fc.record({ kind: fc.constant("late" as const), event: fc.nat(20), beat: fc.nat(20) }),
+    arbitrary: fc.record({ kind: fc.constant("late" as const), source, event: fc.nat(20), beat: fc.nat(20) }),
   },
   {
-    weight: 10,
+    weight: 18,
     arbitrary: fc.record({
       kind: fc.constant("deliver" as const),
+      source,
       replica: anyReplica,
       partition: fc.nat(partitions - 1),
       most: fc.integer({ min: 1, max: 6 }),
@@ -122,17 +136,57 @@ interface Course {
 }
 
 const anyCourse = fc.record<Course>({
-  steps: fc.array(anyStep, { minLength: 20, maxLength: 120, size: "max" }),
+  steps: fc.array(anyStep, { minLength: 20, maxLength: 160, size: "max" }),
   maxCustomers: fc.constantFrom(2, 100),
   watched: fc.oneof(fc.constant([]), fc.uniqueArray(anyCustomer, { minLength: 1, maxLength: 3 })),
 });
 
-/** Licensing with its database and relay, and the log. */
-class World {
+/** A database, the relay that publishes what is committed to it, and the log. */
+class Ledger {
   readonly commits: Committed[] = [];
   readonly log: Entry[][] = Array.from({ length: partitions }, () => []);
-  readonly beats: number[] = [];
+  readonly #beats: number[] = [];
   #pending: Committed[] = [];
+
+  versionBefore(customer: Customer, ms: number): bigint {
+    return this.commits.findLast((one) => one.customer === customer && one.atMs < ms)?.version ?? 0n;
+  }
+
+  commit(customer: Customer, atMs: number): void {
+    const version = this.versionBefore(customer, Number.POSITIVE_INFINITY) + 1n;
+    const committed = { customer, version, atMs };
+    this.commits.push(committed);
+    this.#pending.push(committed);
+  }
+
+  relay(): void {
+    for (const event of this.#pending) this.#publish(event);
+    this.#pending = [];
+  }
+
+  late(event: number, beat: number, onlyNewest: boolean): void {
+    const published = this.log.flat().flatMap((entry) => ("event" in entry ? [entry.event] : []));
+    const old = published.at(event % Math.max(1, published.length));
+    const again = onlyNewest ? published.findLast(({ customer }) => customer === old?.customer) : old;
+    if (again !== undefined) this.#publish(again);
+    const issuedAtMs = this.#beats.at(beat % Math.max(1, this.#beats.length));
+    if (issuedAtMs !== undefined) this.beat(issuedAtMs);
+  }
+
+  beat(issuedAtMs: number): void {
+    this.#beats.push(issuedAtMs);
+    for (const partition of this.log) partition.push({ beat: issuedAtMs });
+  }
+
+  #publish(event: Committed): void {
+    this.log[partitionOf(event.customer)]?.push({ event });
+  }
+}
+
+/** Licensing and usage metering. */
+class World {
+  readonly facts = new Ledger();
+  readonly usage = new Ledger();
   ms = 1_000_000;
 
   pass(ms: number): void {
@@ -140,45 +194,22 @@ class World {
     jest.advanceTimersByTime(ms);
   }
 
-  versionBefore(customer: Customer, ms: number): bigint {
-    return this.commits.findLast((one) => one.customer === customer && one.atMs < ms)?.version ?? 0n;
-  }
-
-  commit(customer: Customer): void {
-    const version = this.versionBefore(customer, Number.POSITIVE_INFINITY) + 1n;
-    const committed = { customer, version, atMs: this.ms };
-    this.commits.push(committed);
-    this.#pending.push(committed);
-  }
-
-  relay(meanwhile: readonly Customer[]): void {
+  relay(source: Source, meanwhile: readonly Customer[]): void {
     const before = this.ms;
     for (const customer of meanwhile) {
       this.pass(1);
-      this.commit(customer);
+      this[source].commit(customer, this.ms);
     }
-    for (const event of this.#pending) this.#publish(event);
-    this.#pending = [];
+    this[source].relay();
     // The heartbeat leaves later than its time, and what is committed from here on is behind it.
     this.pass(1);
-    this.#beat(before);
+    this[source].beat(before);
   }
 
-  late(event: number, beat: number): void {
-    const published = this.log.flat().flatMap((entry) => ("event" in entry ? [entry.event] : []));
-    const again = published.at(event % Math.max(1, published.length));
-    if (again !== undefined) this.#publish(again);
-    const old = this.beats.at(beat % Math.max(1, this.beats.length));
-    if (old !== undefined) this.#beat(old);
-  }
-
-  #publish(event: Committed): void {
-    this.log[partitionOf(event.customer)]?.push({ event });
-  }
-
-  #beat(issuedAtMs: number): void {
-    this.beats.push(issuedAtMs);
-    for (const partition of this.log) partition.push({ beat: issuedAtMs });
+  valueOf(source: Source, customer: Customer, version: bigint): Uint8Array {
+    return source === "facts"
+      ? toBinary(EntitlementSnapshotSchema, this.snapshotOf(customer, version))
+      : toBinary(UsageLevelsSchema, levelsOf(customer, version));
   }
 
   snapshotOf(customer: Customer, version: bigint): EntitlementSnapshot {
@@ -187,7 +218,7 @@ class World {
   }
 
   #present(): EntitlementSnapshot[] {
-    const all = customers.map((customer) => this.snapshotOf(customer, this.versionBefore(customer, Infinity)));
+    const all = customers.map((customer) => this.snapshotOf(customer, this.facts.versionBefore(customer, Infinity)));
     return all.filter(({ version }) => version > 0n);
   }
 
@@ -205,13 +236,28 @@ class World {
   } as unknown as Client<typeof LicensingService>;
 }
 
+/** As many executions were counted as there were events. */
+function levelsOf(customer: Customer, version: bigint) {
+  const start = timestampFromMs(0);
+  const used = `${version}`;
+  const level = { metric: "executions", dayStart: start, dayUsed: used, monthStart: start, monthUsed: used };
+  const levels = [{ ...level, lifetimeUsed: used }];
+  return create(UsageLevelsSchema, { tenantId: tenant, customerId: customer, version, levels });
+}
+
+/** What a consumer reads of a log. */
+interface LogReader {
+  readonly options: SubscribeOptions;
+  readonly cursors: number[];
+}
+
 /** An instance of validation. */
 class Replica {
   readonly ctx: Context;
   /** The customers that it was told of at its start or by an event. */
   readonly heardOf = new Set<string>();
   readonly #world: World;
-  #reader: { readonly options: SubscribeOptions; readonly cursors: number[] } | undefined;
+  readonly #readers = new Map<Source, LogReader>();
 
   constructor(world: World, maxCustomers: number) {
     this.#world = world;
@@ -227,7 +273,10 @@ class Replica {
       config,
       logger,
     });
-    const watches = createWatches(partitions, config.watches, { maxChanges: MAX_CHANGES, maxAtOnce: MAX_AT_ONCE });
+    const watches = createWatches({ snapshots: partitions, usage: partitions }, config.watches, {
+      maxChanges: MAX_CHANGES,
+      maxAtOnce: MAX_AT_ONCE,
+    });
     const now = () => world.ms;
     this.ctx = {
       snapshots,
@@ -245,41 +294,61 @@ class Replica {
 
   async boot(): Promise<void> {
     const bus: Pick<EventBus, "endOffsets" | "publish" | "subscribe"> = {
-      endOffsets: async () =>
-        this.#world.log.map((entries, partition) => ({ topic, partition, offset: BigInt(entries.length) })),
+      endOffsets: async () => this.#ends("facts"),
       publish: () => Promise.reject(new Error("nothing is published here")),
       subscribe: async (options) => {
-        const from = options.reader.kind === "all" && options.reader.from !== "beginning" ? options.reader.from : [];
-        if (options.topics.includes(topic))
-          this.#reader = { options, cursors: from.map(({ offset }) => Number(offset)) };
-        return { caughtUp: async () => undefined, stop: async () => undefined };
+        const { reader } = options;
+        if (options.topics.includes(topics.facts) && reader.kind === "all" && reader.from !== "beginning") {
+          this.#readers.set("facts", { options, cursors: reader.from.map(({ offset }) => Number(offset)) });
+        }
+        if (options.topics.includes(topics.usage)) {
+          this.#readers.set("usage", { options, cursors: new Array<number>(partitions).fill(0) });
+        }
+        return { caughtUp: () => this.#catchUp(), stop: async () => undefined };
       },
     };
     const signal = new AbortController().signal;
-    for (const { customer } of this.#world.commits) this.heardOf.add(customer);
+    for (const { customer } of this.#world.facts.commits) this.heardOf.add(customer);
     await replicate(this.ctx, { bus: bus as EventBus, licensing: this.#world.licensing, logger, signal });
   }
 
-  async deliver(partition: number, most: number, skips: boolean): Promise<void> {
-    const log = this.#world.log[partition] ?? [];
-    const { options, cursors } = this.#reader ?? {};
+  #ends(source: Source) {
+    return this.#world[source].log.map((entries, partition) => {
+      return { topic: topics[source], partition, offset: BigInt(entries.length) };
+    });
+  }
+
+  /** Of the topic that is read from its beginning, and is compacted: what was published before the start. */
+  async #catchUp(): Promise<void> {
+    for (let partition = 0; partition < partitions; partition++) {
+      await this.deliver("usage", partition, Number.POSITIVE_INFINITY, true, true);
+    }
+  }
+
+  async deliver(source: Source, partition: number, most: number, skips: boolean, compacted = false): Promise<void> {
+    const log = this.#world[source].log[partition] ?? [];
+    const { options, cursors } = this.#readers.get(source) ?? {};
+    const topic = topics[source];
     for (let count = 0; count < most && options !== undefined && cursors !== undefined; count++) {
       const index = cursors[partition] ?? 0;
       const entry = log[index];
       if (entry === undefined) return;
+      cursors[partition] = index + 1;
+      const later = log.slice(index + 1);
       if ("beat" in entry) {
         // One may be left out when a newer one follows.
-        const newer = log.slice(index + 1).some((later) => "beat" in later && later.beat >= entry.beat);
+        const newer = later.some((other) => "beat" in other && other.beat >= entry.beat);
         if (!(skips && newer)) options.onHeartbeat?.({ topic, partition, issuedAt: new Date(entry.beat) });
-      } else {
-        const { customer, version } = entry.event;
-        const value = toBinary(EntitlementSnapshotSchema, this.#world.snapshotOf(customer, version));
-        const record = { topic, partition, offset: BigInt(index), key: customer, headers: {}, value };
-        const place = { topic, partition, firstOffset: record.offset, nextOffset: record.offset + 1n };
-        await options.handle({ ...place, records: [record], signal: new AbortController().signal });
-        this.heardOf.add(customer);
+        continue;
       }
-      cursors[partition] = index + 1;
+      const { customer, version } = entry.event;
+      const isLast = !later.some((other) => "event" in other && other.event.customer === customer);
+      if (compacted && !isLast) continue;
+      const value = this.#world.valueOf(source, customer, version);
+      const record = { topic, partition, offset: BigInt(index), key: customer, headers: {}, value };
+      const place = { topic, partition, firstOffset: record.offset, nextOffset: record.offset + 1n };
+      await options.handle({ ...place, records: [record], signal: new AbortController().signal });
+      if (source === "facts") this.heardOf.add(customer);
     }
   }
 }
@@ -287,11 +356,13 @@ class Replica {
 /** A watcher as the contract tells it to be, and what it may expect. */
 class Watcher {
   readonly known = new Map<string, bigint>();
+  readonly usage = new Map<string, { readonly version: bigint; readonly asOfMs: number }>();
   readonly #world: World;
   readonly #watched: readonly Customer[];
   readonly #inStream = new Map<string, bigint>();
   #token = "";
   #told: Set<string> | undefined;
+  #usageTold = new Set<string>();
   /** What may be forgotten for a while: the instance that tells everything anew had not heard of it when it began. */
   #unheard: readonly string[] = [];
   #stream:
@@ -299,6 +370,7 @@ class Watcher {
     | undefined;
   #next: Promise<void> | undefined;
   synchronizedStreams = 0;
+  vouchedForUsage = false;
 
   constructor(world: World, watched: readonly Customer[]) {
     this.#world = world;
@@ -364,10 +436,14 @@ class Watcher {
     switch (content.case) {
       case "reset":
         this.#told = new Set();
+        this.#usageTold = new Set();
         this.#unheard = [...this.known.keys()].filter((customerId) => !this.#stream?.replica.heardOf.has(customerId));
         break;
       case "snapshot":
         this.#apply(content.value);
+        break;
+      case "usage":
+        this.#applyUsage(content.value);
         break;
       case "synchronized":
         this.synchronizedStreams++;
@@ -391,19 +467,48 @@ class Watcher {
     if (version > (this.known.get(customerId) ?? 0n)) this.known.set(customerId, version);
   }
 
+  #applyUsage({ customerId, version, asOf, levels }: EntitlementUsage): void {
+    if (levels.length !== 3 || levels.some(({ used }) => used !== `${version}`)) throw new Error("counters are lost");
+    if (asOf === undefined) throw new Error("usage has no age");
+    if (!this.known.has(customerId)) return;
+    this.#usageTold.add(customerId);
+    const told = { version, asOfMs: timestampMs(asOf) };
+    const known = this.usage.get(customerId) ?? { version: 0n, asOfMs: 0 };
+    if (version > known.version || (version === known.version && told.asOfMs >= known.asOfMs)) {
+      this.usage.set(customerId, told);
+    }
+    this.#hasUsage(customerId as Customer, told.asOfMs);
+  }
+
+  #hasUsage(customer: Customer, asOfMs: number): void {
+    const used = this.#world.usage.versionBefore(customer, asOfMs);
+    const known = this.usage.get(customer)?.version ?? 0n;
+    if (known < used) {
+      throw new Error(`as of ${asOfMs} ${customer} had used ${used}, and the watcher knows of ${known}`);
+    }
+  }
+
   #forget(): void {
     for (const customerId of this.known.keys()) {
       if (this.#told === undefined || this.#told.has(customerId)) continue;
       if (!this.#unheard.includes(customerId)) throw new Error(`${customerId} was forgotten`);
       this.known.delete(customerId);
+      this.usage.delete(customerId);
+    }
+    for (const customerId of this.#told === undefined ? [] : this.usage.keys()) {
+      if (!this.#usageTold.has(customerId)) this.usage.delete(customerId);
     }
     this.#told = undefined;
   }
 
-  #vouched({ factsAsOf }: WatchHeartbeat): void {
+  #vouched({ factsAsOf, usageAsOf }: WatchHeartbeat): void {
+    if (usageAsOf !== undefined) {
+      this.vouchedForUsage = true;
+      for (const customerId of this.known.keys()) this.#hasUsage(customerId as Customer, timestampMs(usageAsOf));
+    }
     const asOfMs = factsAsOf === undefined ? 0 : timestampMs(factsAsOf);
     for (const customer of this.#watched.length > 0 ? this.#watched : customers) {
-      const committed = this.#world.versionBefore(customer, asOfMs);
+      const committed = this.#world.facts.versionBefore(customer, asOfMs);
       const known = this.known.get(customer) ?? 0n;
       if (known < committed) {
         throw new Error(
@@ -431,17 +536,18 @@ async function play({ steps, maxCustomers, watched }: Course): Promise<void> {
   for (const step of steps) {
     switch (step.kind) {
       case "commit":
-        world.commit(step.customer);
+        world[step.source].commit(step.customer, world.ms);
         world.pass(1);
         break;
       case "relay":
-        world.relay(step.meanwhile);
+        world.relay(step.source, step.meanwhile);
         break;
       case "late":
-        world.late(step.event, step.beat);
+        // Of usage metering one publishes at a time, which crashes before it notes what it has published.
+        world[step.source].late(step.event, step.beat, step.source === "usage");
         break;
       case "deliver":
-        await replicas[step.replica].deliver(step.partition, step.most, step.skips);
+        await replicas[step.replica].deliver(step.source, step.partition, step.most, step.skips);
         break;
       case "restart":
         watcher.leave();
@@ -462,13 +568,24 @@ async function play({ steps, maxCustomers, watched }: Course): Promise<void> {
     }
     await settle();
   }
-  await conclude(world, replicas[0], watcher, watched);
+  await conclude(world, replicas[0], watcher, watched, maxCustomers < customers.length);
 }
 
 /** Once everything has arrived, the watcher knows the truth. */
-async function conclude(world: World, replica: Replica, watcher: Watcher, watched: readonly Customer[]): Promise<void> {
-  world.relay([]);
-  for (const partition of world.log.keys()) await replica.deliver(partition, Number.POSITIVE_INFINITY, false);
+async function conclude(
+  world: World,
+  replica: Replica,
+  watcher: Watcher,
+  watched: readonly Customer[],
+  isSmall: boolean,
+): Promise<void> {
+  for (const source of ["facts", "usage"] as const) {
+    world.relay(source, []);
+    for (let partition = 0; partition < partitions; partition++) {
+      await replica.deliver(source, partition, Number.POSITIVE_INFINITY, false);
+    }
+  }
+  watcher.vouchedForUsage = false;
   watcher.connect(replica);
   // It may begin from the beginning several times while it is told what was missed.
   for (let round = 0; round < 10; round++) {
@@ -479,10 +596,14 @@ async function conclude(world: World, replica: Replica, watcher: Watcher, watche
   await settle();
   if (watcher.synchronizedStreams === 0) throw new Error("the watcher was never synchronized");
   for (const customer of watched.length > 0 ? watched : customers) {
-    const committed = world.versionBefore(customer, Number.POSITIVE_INFINITY);
+    const committed = world.facts.versionBefore(customer, Number.POSITIVE_INFINITY);
     const known = watcher.known.get(customer) ?? 0n;
     if (known !== committed) throw new Error(`${customer} has version ${committed}, and the watcher knows ${known}`);
+    const used = committed === 0n || isSmall ? 0n : world.usage.versionBefore(customer, Number.POSITIVE_INFINITY);
+    const knownUsed = watcher.usage.get(customer)?.version ?? 0n;
+    if (knownUsed < used) throw new Error(`${customer} has used ${used}, and the watcher knows of ${knownUsed}`);
   }
+  if (!isSmall && !watcher.vouchedForUsage) throw new Error("usage was never vouched for");
   if (replica.ctx.watches.size !== 0) throw new Error(`${replica.ctx.watches.size} watches are still open`);
 }
 
@@ -496,7 +617,7 @@ afterAll(() => {
 const regressions: readonly Regression[] = [];
 
 simulation(
-  "a watcher comes to know the truth, never goes back, and is vouched for nothing that it was not told, however often it is cut off",
+  "a watcher comes to know the truth, of usage too, never goes back, and is vouched for nothing that it was not told, however often it is cut off",
   { runs: 200, regressions },
   () => fc.asyncProperty(anyCourse, play),
 );

@@ -13,6 +13,11 @@ export interface Watch {
    * @throws {ServiceError} UNAVAILABLE with SHUTTING_DOWN after `stop`.
    */
   read(from: number): FoundChanges | undefined;
+  /**
+   * As `read`, of what customers have used. That ends no `wait`: it is looked for each second, so that of a customer who
+   * uses something all the time a watch is told no more often.
+   */
+  readUsage(from: number): FoundChanges | undefined;
   /** Resolves once something watched has changed since the last `read`, after `timeoutMs`, or when the signal aborts. */
   wait(timeoutMs: number, signal: AbortSignal): Promise<void>;
   close(): void;
@@ -21,13 +26,22 @@ export interface Watch {
 /** What the watches of this process share. */
 export interface Watches {
   readonly limits: WatchLimits;
+  /** How many changes a watch deals with before it looks again. */
+  readonly maxAtOnce: number;
   readonly changes: Pick<Changes, "begin" | "heard" | "end" | "isRecent" | "since">;
+  /**
+   * Changes of what customers have used, beside the others because they are many more. Times are those of usage metering's
+   * database.
+   */
+  readonly usageChanges: Pick<Changes, "begin" | "heard" | "end" | "since">;
   /** Lets watches begin: what was published before this process began is known. */
   admit(): void;
   /** Tells those who watch it that a customer has changed; what has changed is in the cache already. */
   customerChanged(of: Pick<Snapshot, "tenant" | "customerId">): void;
   /** Tells a tenant's watches that a product has changed. */
   productChanged(of: Pick<Catalog, "tenant" | "product">): void;
+  /** Notes that a customer has used something; what it is now is in the cache already. */
+  usageChanged(of: Pick<Snapshot, "tenant" | "customerId">): void;
   /**
    * Opens a watch; close it when it is over.
    *
@@ -53,17 +67,19 @@ interface OfTenant {
 }
 
 /**
- * Creates the shared part of watches, of a log with so many partitions of snapshots.
+ * Creates the shared part of watches.
  *
+ * @param partitions of the topics of snapshots and of usage.
  * @param sizes what suits most when absent: how many changes are remembered, and with how many a watch deals at once.
  */
 export function createWatches(
-  partitions: number,
+  partitions: { readonly snapshots: number; readonly usage: number },
   limits: WatchLimits,
   sizes: { readonly maxChanges?: number; readonly maxAtOnce?: number } = {},
 ): Watches {
   const { maxAtOnce = MAX_AT_ONCE } = sizes;
-  const changes = createChanges(partitions, sizes.maxChanges);
+  const changes = createChanges(partitions.snapshots, sizes.maxChanges);
+  const usageChanges = createChanges(partitions.usage, sizes.maxChanges);
   const tenants = new Map<string, OfTenant>();
   let state: "starting" | "open" | "stopped" = "starting";
   let total = 0;
@@ -84,7 +100,9 @@ export function createWatches(
 
   return {
     limits,
+    maxAtOnce,
     changes,
+    usageChanges,
     admit() {
       if (state === "starting") state = "open";
     },
@@ -95,6 +113,9 @@ export function createWatches(
     },
     productChanged({ tenant, product }) {
       note({ tenant, kind: "product", name: product }, tenants.get(tenant)?.all);
+    },
+    usageChanged({ tenant, customerId }) {
+      usageChanges.note({ tenant, kind: "customer", name: customerId });
     },
     open({ tenant, customerIds }) {
       const ofTenant = admitOne(tenant);
@@ -109,6 +130,7 @@ export function createWatches(
           waiter.rest();
           return changes.read(from, tenant, wants, maxAtOnce);
         },
+        readUsage: (from) => usageChanges.read(from, tenant, wants, maxAtOnce),
         wait: waiter.wait,
         close() {
           leave();

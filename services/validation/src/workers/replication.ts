@@ -37,7 +37,7 @@ export async function replicate(ctx: Context, options: ReplicationOptions): Prom
   try {
     started.push(await followCatalogs(ctx, options, from));
     started.push(await followSnapshots(ctx, options, from));
-    started.push(await followUsage(ctx.usage, options.bus, options.logger));
+    started.push(await followUsage(ctx, options.bus, options.logger));
     const caughtUp = Promise.all(started.map((subscription) => subscription.caughtUp()));
     await Promise.race([caughtUp, abortion(signal)]);
     ctx.watches.admit();

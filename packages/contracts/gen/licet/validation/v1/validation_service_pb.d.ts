@@ -760,7 +760,11 @@ export declare type WatchEntitlementsResponse = Message<"licet.validation.v1.Wat
     case: "heartbeat";
   } | {
     /**
-     * What a customer has used so far.
+     * What a customer has used so far: behind the customer's snapshot, whenever
+     * that is told, and once it has changed, at most once a second. It holds
+     * from now on, unless its version is lower than the one that is known, or
+     * its version is the same and its `as_of` is older. A customer of whom none
+     * was told when a heartbeat has `usage_as_of` had used nothing by then.
      *
      * @generated from field: licet.validation.v1.EntitlementUsage usage = 7;
      */
@@ -822,6 +826,17 @@ export declare type WatchHeartbeat = Message<"licet.validation.v1.WatchHeartbeat
    * @generated from field: google.protobuf.Timestamp sent_at = 2;
    */
   sentAt?: Timestamp | undefined;
+
+  /**
+   * By usage metering's clock: whatever the customers watched had used that was
+   * accepted before it was sent before this message, unless it is quarantined.
+   * It stays behind while usage metering is away. Absent while the instance
+   * can't vouch for any: usage metering has never told it how far it is, it has
+   * no room for the usage of all, or it is still telling what was missed.
+   *
+   * @generated from field: google.protobuf.Timestamp usage_as_of = 3;
+   */
+  usageAsOf?: Timestamp | undefined;
 };
 
 /**
@@ -858,6 +873,14 @@ export declare type EntitlementUsage = Message<"licet.validation.v1.EntitlementU
    * @generated from field: google.protobuf.Timestamp as_of = 3;
    */
   asOf?: Timestamp | undefined;
+
+  /**
+   * How many events are in it: rises with every change, but for a day or a month
+   * that begins.
+   *
+   * @generated from field: int64 version = 4;
+   */
+  version: bigint;
 };
 
 /**
@@ -1361,8 +1384,8 @@ export declare const ValidationService: GenService<{
   /**
    * WatchEntitlements sends what is needed to decide elsewhere, as the SDK does
    * in its `local` mode: `reset`, the products' catalogues, the snapshots of the
-   * customers asked for and `synchronized`, then every change, with the newest
-   * state of each customer. Changes that follow each other quickly may come as
+   * customers asked for with what each has used, and `synchronized`, then every
+   * change, with the newest state of each customer. Changes that follow each other quickly may come as
    * the last of them, and some come twice. Within one stream no lower version of
    * a customer comes behind a higher one; another instance may be a moment
    * behind, so only a higher version than the one that is known is applied.
