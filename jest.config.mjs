@@ -16,7 +16,8 @@ export default {
   testEnvironment: "node",
   // Jest adds "import" or "require" itself, by how a module is asked for.
   testEnvironmentOptions: { customExportConditions: ["licet-src", "node", "node-addons"] },
-  // Generous, because the first test of a suite waits for its database on machines with two cores.
-  testTimeout: 30_000,
+  // Generous, because on a busy machine with two cores the first start of all services takes minutes; nearly every test that
+  // hangs has failed before by a wait for a condition, which says what was missing.
+  testTimeout: 240_000,
   maxWorkers: 2,
 };

@@ -108,7 +108,9 @@ if (import.meta.main) {
   const starting = process.argv[2] === "ours" ? startOurs() : startBare();
   serveParent(async (request) => {
     const running = await starting;
-    if (request !== "report") await applyChanges(running, request as ChangeRequest);
-    return report(running);
+    if (request === "report") return report(running);
+    // Without a report: its collections would be what a canary notices.
+    await applyChanges(running, request as ChangeRequest);
+    return "applied";
   });
 }

@@ -13,6 +13,8 @@ test("hand decoders and prepared replies say what generated code and handlers sa
     "CheckFeaturesRequest",
     "BatchValidateRequest",
     "ValidateStreamRequest",
+    "TrackUsageRequest",
+    "TrackUsageBatchRequest",
     "prepared ValidateFeatureResponse",
     "prepared CheckFeaturesResponse",
   ]) {

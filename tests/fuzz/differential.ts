@@ -1,4 +1,9 @@
 import { create, type DescMessage, equals, fromBinary, type Message, toBinary, toJsonString } from "@bufbuild/protobuf";
+import { BinaryReader, BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
+import {
+  TrackUsageBatchRequestSchema,
+  TrackUsageRequestSchema,
+} from "@licet/contracts/licet/metering/v1/usage_metering_service_pb";
 import {
   BatchValidateRequestSchema,
   CheckFeaturesRequestSchema,
@@ -7,9 +12,11 @@ import {
 } from "@licet/contracts/licet/validation/v1/validation_service_pb";
 import type { HandDecoder } from "@licet/platform/rpc/encoded";
 import { createMessageRules } from "@licet/platform/rpc/message-rules";
+import { decodeTrackUsage, decodeTrackUsageBatch } from "@licet/usage-metering/rpc/hand-decoder";
 import { decodeBatch, decodeCheckFeatures, decodeQuestion, decodeStream } from "@licet/validation/rpc/hand-decoder";
 import { randomFrom } from "../random.ts";
 import { below, noise, pick } from "./attack.ts";
+import { trackRequest } from "./differential-events.ts";
 import { createWorld, customers, exactly, features } from "./differential-world.ts";
 import { mutate } from "./mutate.ts";
 
@@ -37,6 +44,8 @@ const codecs: readonly Codec[] = [
   { name: "CheckFeaturesRequest", schema: CheckFeaturesRequestSchema, decode: decodeCheckFeatures },
   { name: "BatchValidateRequest", schema: BatchValidateRequestSchema, decode: decodeBatch },
   { name: "ValidateStreamRequest", schema: ValidateStreamRequestSchema, decode: decodeStream },
+  { name: "TrackUsageRequest", schema: TrackUsageRequestSchema, decode: decodeTrackUsage },
+  { name: "TrackUsageBatchRequest", schema: TrackUsageBatchRequestSchema, decode: decodeTrackUsageBatch },
 ];
 
 /**
@@ -98,6 +107,7 @@ function fill(random: () => number, { typeName }: DescMessage): Record<string, u
     return { ...question(random), features: some };
   }
   if (typeName === ValidateFeatureRequestSchema.typeName) return question(random);
+  if (typeName.startsWith("licet.metering.")) return trackRequest(random, typeName);
   return { questions: Array.from({ length: below(random, 5) }, () => question(random)) };
 }
 
@@ -126,10 +136,10 @@ function text(random: () => number): string {
   return random() < 0.1 ? "y".repeat(below(random, 400)) : pick(random, texts);
 }
 
-/** The request with its fields cut, doubled and shuffled at places that a decoder trips over. */
+/** The request with its fields cut, doubled and shuffled at places that a decoder trips over, or those of a message in it. */
 function disorder(random: () => number, bytes: Uint8Array): Buffer {
-  const tags = [0x0a, 0x12, 0x1a, 0x22, 0x2a, 0x30, 0x10, 0x80];
-  switch (below(random, 5)) {
+  const tags = [0x0a, 0x12, 0x1a, 0x22, 0x2a, 0x32, 0x3a, 0x42, 0x4a, 0x52, 0x30, 0x10, 0x08, 0x80];
+  switch (below(random, 6)) {
     case 0:
       return Buffer.concat([bytes, bytes]);
     case 1:
@@ -144,7 +154,40 @@ function disorder(random: () => number, bytes: Uint8Array): Buffer {
         changed[below(random, changed.length)] = pick(random, [...tags, 0, 0x7f, 0xff, below(random, 256)]);
       return changed;
     }
+    case 3:
+    case 4:
+      return disorderInside(random, bytes);
     default:
       return mutate(bytes, random).bytes;
   }
+}
+
+/** The message with one field that has a length emptied or disordered, in its place or behind all others. */
+function disorderInside(random: () => number, bytes: Uint8Array): Buffer {
+  const fields = lengthDelimited(bytes);
+  if (fields.length === 0) return Buffer.from(bytes);
+  const { number, at, start, end } = pick(random, fields);
+  const value = random() < 0.3 ? Buffer.alloc(0) : disorder(random, bytes.subarray(start, end));
+  const field = new BinaryWriter().tag(number, WireType.LengthDelimited).bytes(value).finish();
+  const parts = random() < 0.8 ? [bytes.subarray(0, at), field, bytes.subarray(end)] : [bytes, field];
+  return Buffer.concat(parts);
+}
+
+/** Where fields that have a length are, and their values; of what is no message, those before it stops to be one. */
+function lengthDelimited(bytes: Uint8Array) {
+  const fields: { readonly number: number; readonly at: number; readonly start: number; readonly end: number }[] = [];
+  const reader = new BinaryReader(bytes);
+  try {
+    while (reader.pos < bytes.length) {
+      const at = reader.pos;
+      const [number, wireType] = reader.tag();
+      if (wireType === WireType.LengthDelimited) {
+        const { length } = reader.bytes();
+        fields.push({ number, at, start: reader.pos - length, end: reader.pos });
+      } else reader.skip(wireType, number);
+    }
+  } catch {
+    // It was a text.
+  }
+  return fields;
 }

@@ -22,8 +22,8 @@ export const planted: Readonly<Record<string, readonly Patch[]>> = {
   "decoder's errors unhandled": [
     {
       file: "packages/platform/src/rpc/codec.ts",
-      from: "throw malformed(schema, error);\n  }\n}\n\n/**\n * Decodes a request in",
-      to: "throw error;\n  }\n}\n\n/**\n * Decodes a request in",
+      from: "return fromBinary(schema, bytes);\n  } catch (error) {\n    throw malformed(schema, error);",
+      to: "return fromBinary(schema, bytes);\n  } catch (error) {\n    throw error;",
     },
   ],
 };

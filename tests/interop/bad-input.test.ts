@@ -59,7 +59,7 @@ beforeAll(async () => {
   expect(await grpc.call(keyOf("admin"), createCustomer, customer)).toHaveProperty("reply");
   await settled();
   before = await countAll();
-}, 60_000);
+});
 
 afterAll(async () => {
   grpc?.close();

@@ -1,5 +1,6 @@
 import { execFile, spawnSync } from "node:child_process";
 import path from "node:path";
+import { PATIENT_MS } from "@licet/platform/testing/patient";
 import { fromConnectError } from "./connect-json.ts";
 import type { ForeignClient } from "./outcome.ts";
 
@@ -32,6 +33,7 @@ export function curl(webUrl: string): ForeignClient {
     async call(key, method, body) {
       const headers = [
         "content-type: application/json",
+        `connect-timeout-ms: ${PATIENT_MS}`,
         ...(key === undefined ? [] : [`authorization: Bearer ${key}`]),
       ];
       const args = ["-sS", "--http1.1", ...headers.flatMap((header) => ["-H", header])];

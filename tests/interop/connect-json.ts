@@ -1,10 +1,11 @@
+import { PATIENT_MS } from "@licet/platform/testing/patient";
 import { type Outcome, type RawClient, refusal } from "./outcome.ts";
 
 /** Plain HTTP/1.1 with JSON, by `fetch`: the Connect protocol as any script speaks it. */
 export function connectJson(webUrl: string): RawClient {
   const post = async (key: string | undefined, method: string, body: NonNullable<RequestInit["body"]>) => {
     const credential = key === undefined ? {} : { authorization: `Bearer ${key}` };
-    const headers = { "content-type": "application/json", ...credential };
+    const headers = { "content-type": "application/json", "connect-timeout-ms": `${PATIENT_MS}`, ...credential };
     const response = await fetch(`${webUrl}/${method}`, { method: "POST", headers, body });
     const text = await response.text();
     return response.ok ? { reply: JSON.parse(text) } : fromConnectError(text);

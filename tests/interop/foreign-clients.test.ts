@@ -16,7 +16,7 @@ let reflecting: ReflectingClient;
 beforeAll(async () => {
   licet = await startLicet({ seed: true });
   reflecting = reflectingClient(new URL(licet.run.grpcUrl).host);
-}, 60_000);
+});
 
 afterAll(async () => {
   reflecting?.close();

@@ -64,7 +64,7 @@ afterAll(async () => {
   await licensing?.stop();
   await kafka?.stop();
   rmSync(folder, { recursive: true, force: true });
-}, 60_000);
+});
 
 /** An effect, as a consumer's journal has it. */
 interface Effect {
@@ -211,7 +211,7 @@ describeKafka(suite, () => {
     for (const consumer of consumers) consumer.start();
     await live(2);
     await expectAllToHaveTheHistory();
-  }, 180_000);
+  });
 
   test("go on past a record that is no event, and say where it lies", async () => {
     const producer = new Kafka({ brokers: [...kafka.brokers], logLevel: logLevel.NOTHING }).producer();
@@ -230,7 +230,7 @@ describeKafka(suite, () => {
     for (const consumer of consumers.filter(({ name }) => name.startsWith("kafka"))) {
       expect(consumer.told.filter((line) => line.includes('"poison"') && line.includes('"offset"'))).toHaveLength(2);
     }
-  }, 180_000);
+  });
 
   test("killed while events come, they have each of them once when they are back", async () => {
     const counts = () => Promise.all(consumers.map(async (consumer) => (await consumer.effects()).length));
@@ -260,5 +260,5 @@ describeKafka(suite, () => {
       expect(consumer.told.at(-1)).toMatch(/the consumer ends.*was revoked/);
     }
     expect(await Promise.all(members.map((consumer) => consumer.end("SIGTERM")))).toEqual(members.map(() => 0));
-  }, 180_000);
+  });
 });

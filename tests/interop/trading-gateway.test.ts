@@ -13,7 +13,7 @@ const example = path.join(import.meta.dirname, "../../examples/trading-gateway")
 let licet: TestLicet;
 beforeAll(async () => {
   licet = await startLicet({ seed: true });
-}, 120_000);
+});
 afterAll(() => licet?.stop());
 
 test("the trading gateway trades what licenses allow, and its orders are counted", async () => {
@@ -33,4 +33,4 @@ test("the trading gateway trades what licenses allow, and its orders are counted
   };
   await until("the orders are counted", async () => (await orders("trial-desk", "exchange_binance")) === 5n);
   await until("the orders are counted", async () => (await orders("cairo-capital", "exchange_egx")) === 1n);
-}, 120_000);
+});

@@ -15,7 +15,7 @@ let licet: TestLicet;
 
 beforeAll(async () => {
   licet = await startLicet({ seed: true });
-}, 60_000);
+});
 afterAll(async () => {
   await licet.stop();
   rmSync(folder, { recursive: true, force: true });
@@ -60,7 +60,7 @@ test("import: the exit code tells of failed rows, the same file again is the sam
   expect(skipping.stdout).toMatch(/0 created, 2 skipped, 1 failed \(a dry run/);
   const good = await run("rankmath", "import", "customers", file("good.jsonl", '{"customer_id":"d","name":"D"}\n'));
   expect(good).toMatchObject({ code: 0 });
-}, 60_000);
+});
 
 test("import: Ctrl-C stops between two chunks, and the same command goes on", async () => {
   const rows = Array.from({ length: 12_000 }, (_, index) => `x-${index},${"Some Organisation ".repeat(5)}${index}`);
@@ -77,7 +77,7 @@ test("import: Ctrl-C stops between two chunks, and the same command goes on", as
     stdout: expect.stringContaining("12,000 customers: 12,000 created, 0 failed."),
   });
   expectFits(`${done.stdout}${done.stderr}`);
-}, 120_000);
+});
 
 test("export: to a file, to the standard output, on from where it was cut off", async () => {
   const whole = await run("rankmath", "export", "customers", "--format", "csv");
@@ -96,7 +96,7 @@ test("export: to a file, to the standard output, on from where it was cut off", 
   expect(await run("wprocket", "export", "customers", "--out", "many.csv")).toMatchObject({ code: 0 });
   const all = await run("wprocket", "export", "customers", "--format", "csv");
   expect(readFileSync(path.join(folder, "many.csv"), "utf8")).toBe(all.stdout);
-}, 120_000);
+});
 
 test("bulk: a dry run lists what would change, a run changes it, what fails is told", async () => {
   const selection = ["--product", "trading", "--plan", "standard"];
@@ -114,7 +114,7 @@ test("bulk: a dry run lists what would change, a run changes it, what fails is t
   const id = /Operation (\S+)/.exec(again.stderr)?.[1] ?? "";
   expect(await run("tradsys", "bulk", "watch", id)).toMatchObject({ code: 1, stdout: again.stdout });
   expect((await run("tradsys", "bulk", "results", id)).stdout).toContain("is suspended and can only");
-}, 60_000);
+});
 
 test.each<[string, string[], string]>([
   ["no file", ["import", "customers"], "which file?"],

@@ -15,7 +15,7 @@ let licet: TestLicet;
 
 beforeAll(async () => {
   licet = await startLicet({ seed: true });
-}, 60_000);
+});
 afterAll(() => licet.stop());
 
 /** A customer of its own with a license, and what it may do. */

@@ -36,7 +36,7 @@ function sql<T>(database: string, statement: string): Promise<T[]> {
 
 beforeAll(async () => {
   expect(await licet("migrate")).toMatchObject({ code: 0, stderr: "" });
-}, 60_000);
+});
 
 afterAll(async () => {
   await asAdministrator(testServerUrl(), async (client) => {
@@ -50,7 +50,7 @@ test("migrate runs once and says so", async () => {
   const { stdout } = await licet("migrate");
   expect(stdout).toMatch(/^DATABASE +MIGRATIONS\n/);
   expect(stdout.match(/none to run/g)).toHaveLength(3);
-}, 30_000);
+});
 
 test("topics: check refuses what is missing, apply creates it once, list shows it", async () => {
   expect(await licet("topics", "check")).toMatchObject({
@@ -64,7 +64,7 @@ test("topics: check refuses what is missing, apply creates it once, list shows i
   await sql("bus", `DELETE FROM partition WHERE topic = '${usage}' AND partition = 0`);
   expect((await licet("topics", "list")).stdout).toMatch(/licet\.usage\.v1 .* has \d+ partitions/);
   await sql("bus", `INSERT INTO partition (topic, partition) VALUES ('${usage}', 0)`);
-}, 60_000);
+});
 
 test("operator-key issues a key; events replay makes its event pending again, by id and by time", async () => {
   const { stdout } = await licet("operator-key");
@@ -84,7 +84,7 @@ test("operator-key issues a key; events replay makes its event pending again, by
     code: 1,
     stderr: expect.stringMatching(/neither an event's id nor a time/),
   });
-}, 60_000);
+});
 
 test("events redrive publishes each dead letter again, once, as it was", async () => {
   const url = roleUrl(testServerUrl(), roles.system, `${prefix}_bus`);
@@ -106,7 +106,7 @@ test("events redrive publishes each dead letter again, once, as it was", async (
     code: 1,
     stderr: expect.stringMatching(/there is no topic "nope"/),
   });
-}, 60_000);
+});
 
 test("events accept-log lets usage be counted from another log, once", async () => {
   expect((await licet("events", "accept-log")).stdout).toMatch(/^Usage is counted from postgres:\S+ already\.\n$/);
@@ -115,7 +115,7 @@ test("events accept-log lets usage be counted from another log, once", async () 
   expect((await licet("events", "accept-log")).stdout).toMatch(/from the start of\n {2}postgres:\S+\nin place of\n/);
   expect(await sql("metering", "SELECT next_offset FROM consumer_offset")).toEqual([{ next_offset: "0" }]);
   expect((await licet("events", "accept-log")).stdout).toMatch(/already/);
-}, 60_000);
+});
 
 test("what is not understood is refused in one sentence", async () => {
   expect(await licet("frobnicate")).toMatchObject({
@@ -126,4 +126,4 @@ test("what is not understood is refused in one sentence", async () => {
     code: 1,
     stderr: expect.stringMatching(/--from is missing/),
   });
-}, 30_000);
+});

@@ -86,7 +86,7 @@ describe("through all services", () => {
   let licet: TestLicet;
   beforeAll(async () => {
     licet = await startLicet({ seed: true });
-  }, 60_000);
+  });
   afterAll(() => licet.stop());
 
   test("what was activated is allowed and what was deactivated is denied, by the token of each write", async () => {

@@ -44,7 +44,7 @@ beforeAll(async () => {
   licet = await startLicet({ seed: true });
   ids = await furnish(licet.as("tradsys", "admin"));
   licenseKeyIds = { keyId: (ids.key as { value: string }).value };
-}, 60_000);
+});
 afterAll(() => licet.stop());
 
 /** Gives the victim a product, plan, customer, license, license key, activation and usage that all carry the mark. */

@@ -9,7 +9,7 @@ let licet: TestLicet;
 
 beforeAll(async () => {
   licet = await startLicet({ seed: true });
-}, 60_000);
+});
 afterAll(() => licet.stop());
 
 /** A demo customer's key as an admin sees it. */

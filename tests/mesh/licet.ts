@@ -6,11 +6,12 @@ import { asAdministrator } from "@licet/platform/database/roles";
 import { createLogger } from "@licet/platform/logging";
 import { type Channel, createChannel } from "@licet/platform/rpc/client";
 import { testServerUrl } from "@licet/platform/testing/database";
+import { patient } from "@licet/platform/testing/patient";
 import { createStandalone, type Started } from "@licet/standalone";
 
 /** A whole Licet in this process, on the test server's Postgres and free ports. */
 export interface TestLicet extends Started {
-  /** A channel that calls as a tenant's role, such as `tradsys`, `service`. */
+  /** A patient channel that calls as a tenant's role, such as `tradsys`, `service`. */
   as(tenant: string, role: string): Channel;
   /** What the names of its databases begin with. */
   readonly databasePrefix: string;
@@ -39,7 +40,7 @@ export async function startLicet({ seed }: { seed: boolean }): Promise<TestLicet
     as(tenant, role) {
       const credential = started.run.apiKeys[tenant]?.[role];
       if (credential === undefined) throw new Error(`there is no key of ${tenant}'s ${role}`);
-      const channel = createChannel({ address: new URL(started.run.grpcUrl).host, credential });
+      const channel = patient(createChannel({ address: new URL(started.run.grpcUrl).host, credential }));
       channels.push(channel);
       return channel;
     },

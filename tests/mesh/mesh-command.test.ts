@@ -11,6 +11,7 @@ import { afterEach, beforeEach, expect, test } from "@jest/globals";
 import type { MeshInfo } from "@licet/cli/mesh/report";
 import { findProcesses } from "@licet/platform/processes";
 import { describeOwnKafka } from "@licet/platform/testing/kafka";
+import { PATIENT_MS } from "@licet/platform/testing/patient";
 import { describeRedis } from "@licet/platform/testing/redis";
 import { until } from "@licet/platform/testing/until";
 
@@ -69,7 +70,8 @@ async function start(): Promise<{ info: MeshInfo; child: ChildProcess }> {
 
 async function call(info: MeshInfo, service: string, method: string, body: unknown): Promise<unknown> {
   const url = info.replicas.find((replica) => replica.service === service)?.webUrl;
-  const headers = { "content-type": "application/json", "x-api-key": info.apiKeys.tradsys?.service ?? "" };
+  const key = info.apiKeys.tradsys?.service ?? "";
+  const headers = { "content-type": "application/json", "x-api-key": key, "connect-timeout-ms": `${PATIENT_MS}` };
   return (await fetch(`${url}/${method}`, { method: "POST", headers, body: JSON.stringify(body) })).json();
 }
 
@@ -100,7 +102,7 @@ test("tells in one sentence what is in the way, before it starts anything", asyn
     stderr: expect.stringMatching(/^licet mesh: Kafka can't be started: there is no Java .*--events postgres\n$/),
   });
   for (const line of (await run(["--help"])).stdout.split("\n")) expect(line.length).toBeLessThanOrEqual(80);
-}, 60_000);
+});
 
 describeOwnKafka("with Kafka", () => {
   describeRedis("and Redis", "own", () => {
@@ -110,7 +112,11 @@ describeOwnKafka("with Kafka", () => {
       expect(first.info.redisUrl).toMatch(/^redis:/);
       expect(await mayTrade(first.info)).toMatchObject({ valid: true });
       const event = { id: "command-1", customer_id: "cairo-capital", metric, quantity: "1" };
-      await call(first.info, "usage-metering", "licet.metering.v1.UsageMeteringService/TrackUsage", { event });
+      // Until the log can be reached, it is refused; by its id it counts once.
+      await until("it is taken", async () => {
+        const method = "licet.metering.v1.UsageMeteringService/TrackUsage";
+        return "acceptedAt" in ((await call(first.info, "usage-metering", method, { event })) as object);
+      });
       await until("it is counted", async () => (await countedEvents(first.info)) === "1", { timeoutMs: 30_000 });
 
       first.child.kill("SIGKILL");

@@ -7,22 +7,21 @@ import { createChannel } from "@licet/platform/rpc/client";
 import { createTestAuthority } from "@licet/platform/testing/certificates";
 import { startMesh, type TestMesh } from "./processes.ts";
 
-const patient = { timeoutMs: 5_000 };
 const question = { customerId: "cairo-capital", feature: "egx_access" };
 
 let mesh: TestMesh;
 
 beforeAll(async () => {
   mesh = await startMesh(1, { authority: createTestAuthority() });
-}, 120_000);
+});
 
 afterAll(async () => {
   expect(await mesh.stop()).toMatchObject({ code: 0 });
-}, 60_000);
+});
 
 test("calls go through, from outside and from service to service", async () => {
   const validation = createClient(ValidationService, mesh.all("validation", "tradsys", "service"));
-  expect(await validation.validateFeature(question, patient)).toMatchObject({ valid: true });
+  expect(await validation.validateFeature(question)).toMatchObject({ valid: true });
   const invoices = createClient(InvoiceService, mesh.all("billing", "tradsys", "viewer"));
   const { invoice } = await invoices.previewInvoice({ customerId: "nile-brokers" });
   expect(invoice?.total?.amountMinor).toBeGreaterThan(0n);

@@ -22,21 +22,19 @@ const PRODUCT = "trading";
 const PLAN = "enterprise";
 const FEATURE = "egx_access";
 const both = [1, 2];
-/** The default of ValidateFeature, 250 ms, is no measure where eight processes start and serve on two shared cores. */
-const PATIENT = { timeoutMs: 5_000 };
 const services: readonly ServiceName[] = ["licensing", "validation", "usage-metering", "billing"];
 
 let mesh: TestMesh;
 
 beforeAll(async () => {
   mesh = await startMesh(2);
-}, 120_000);
+});
 
 afterAll(async () => {
   const { code, endedAfterMs } = await mesh.stop();
   expect(code).toBe(0);
   expect(endedAfterMs).toBeLessThan(20_000);
-}, 60_000);
+});
 
 /** Clients of one replica of each service, with every right within the demo tenant. */
 function at(number: number) {
@@ -66,27 +64,27 @@ describe("two replicas of each service", () => {
     const { license } = await second.licenses.provisionLicense(request);
     const ask = () =>
       Promise.all(
-        [first, second].map(({ validation }) => validation.validateFeature({ customerId, feature: FEATURE }, PATIENT)),
+        [first, second].map(({ validation }) => validation.validateFeature({ customerId, feature: FEATURE })),
       );
-    await until("both allow", async () => (await ask()).every(({ valid }) => valid), { timeoutMs: 5_000 });
+    await until("both allow", async () => (await ask()).every(({ valid }) => valid));
 
     await first.licenses.revokeLicense({ requestId: newId(), licenseId: license?.licenseId ?? "", reason: "test" });
     const denied = async () =>
       (await ask()).every(({ valid, reason }) => !valid && reason === DecisionReason.LICENSE_REVOKED);
-    await until("both deny", denied, { timeoutMs: 5_000 });
+    await until("both deny", denied);
   });
 
   test("the first plan's path is whole at one address, that of any replica of validation", async () => {
     const customerId = "cairo-capital";
     for (const number of both) {
       const { firstPlan } = at(number);
-      expect(await firstPlan.validateFeature({ customerId, feature: FEATURE }, PATIENT)).toMatchObject({ valid: true });
+      expect(await firstPlan.validateFeature({ customerId, feature: FEATURE })).toMatchObject({ valid: true });
       expect((await firstPlan.getLicense({ customerId })).license?.plan).toBe(PLAN);
       const event = { eventId: "first-plan", customerId, metric: "first_plan_calls", quantity: 2n };
       expect(await firstPlan.trackUsage(event)).toMatchObject({ accepted: true });
     }
     const stats = () => at(2).firstPlan.getUsageStats({ customerId, metric: "first_plan_calls" });
-    await until("it is counted", async () => (await stats()).totals[0]?.quantity === "2", { timeoutMs: 10_000 });
+    await until("it is counted", async () => (await stats()).totals[0]?.quantity === "2");
   });
 
   test("a license key issued at one replica is known to the other, by the same public keys", async () => {
@@ -126,24 +124,24 @@ describe("two replicas of each service", () => {
     const asks = both.flatMap((number) => [
       () => createClient(CustomerService, mesh.one("licensing", number, secret)).getCustomer({ customerId }),
       () =>
-        createClient(ValidationService, mesh.one("validation", number, secret)).validateFeature(
-          { customerId, feature: FEATURE },
-          PATIENT,
-        ),
+        createClient(ValidationService, mesh.one("validation", number, secret)).validateFeature({
+          customerId,
+          feature: FEATURE,
+        }),
       () =>
         createClient(UsageMeteringService, mesh.one("usage-metering", number, secret)).getUsageStats({ customerId }),
       () => createClient(InvoiceService, mesh.one("billing", number, secret)).previewInvoice({ customerId }),
     ]);
-    // A replica that has called nobody yet has to connect to licensing first, within the call's own 250 ms.
+    // A replica that has called nobody yet has to connect to licensing first, within the call's own time.
     const works = (ask: () => Promise<unknown>) =>
       ask().then(
         () => true,
         () => false,
       );
-    for (const ask of asks) await until("the key works", () => works(ask), { timeoutMs: 5_000 });
+    for (const ask of asks) await until("the key works", () => works(ask));
 
     await at(2).tenants.revokeApiKey({ requestId: newId(), keyId: apiKey?.keyId ?? "" });
-    for (const ask of asks) await until("the key is refused", () => isRefused(ask), { timeoutMs: 5_000 });
+    for (const ask of asks) await until("the key is refused", () => isRefused(ask));
   });
 
   test("events sent to both replicas, and twice, count once; the preview prices them", async () => {

@@ -12,6 +12,7 @@ import { asAdministrator } from "@licet/platform/database/roles";
 import { type Channel, createChannel } from "@licet/platform/rpc/client";
 import type { TestAuthority } from "@licet/platform/testing/certificates";
 import { testServerUrl } from "@licet/platform/testing/database";
+import { patient } from "@licet/platform/testing/patient";
 import { until } from "@licet/platform/testing/until";
 
 /** A replica takes some seconds to start on a machine with two cores under load. */
@@ -22,9 +23,9 @@ const TLS_NAME = "mesh.test";
 
 /** A mesh of processes, started as `pnpm mesh` starts it, on the test server's Postgres and free ports. */
 export interface TestMesh {
-  /** A channel over all replicas of a service, as a tenant's role such as `tradsys`, `service`. */
+  /** A patient channel over all replicas of a service, as a tenant's role such as `tradsys`, `service`. */
   all(service: ServiceName, tenant: string, role: string): Channel;
-  /** A channel to one replica, from 1, with any key. */
+  /** A patient channel to one replica, from 1, with any key. */
   one(service: ServiceName, number: number, key: string): Channel;
   key(tenant: string, role: string): string;
   /** Where one replica, from 1, serves HTTP. */
@@ -69,7 +70,7 @@ export async function startMesh(replicas: number, { authority, settings }: MeshO
   const channels: Channel[] = [];
   const open = (address: string, credential: string): Channel => {
     const tls = authority && { ...authority.issue("test"), serverName: TLS_NAME };
-    const channel = createChannel({ address, credential, tls });
+    const channel = patient(createChannel({ address, credential, tls }));
     channels.push(channel);
     return channel;
   };

@@ -57,7 +57,7 @@ describe.each(roles)("the role %s", (role) => {
 let licet: TestLicet;
 beforeAll(async () => {
   licet = await startLicet({ seed: true });
-}, 60_000);
+});
 afterAll(() => licet.stop());
 
 /** Calls a method with an empty request, which authorisation comes before; the error, or undefined where there is none. */

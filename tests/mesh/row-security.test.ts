@@ -55,7 +55,7 @@ const exceptions: Readonly<Record<string, TenancyExceptions>> = {
 let licet: TestLicet;
 beforeAll(async () => {
   licet = await startLicet({ seed: true });
-}, 60_000);
+});
 afterAll(() => licet.stop());
 
 /** Runs `work` on a connection to one of the databases: as superuser, or as a role. */

@@ -24,7 +24,7 @@ beforeAll(async () => {
   licet = await startLicet({ seed: true });
   const { hostname, port } = new URL(licet.run.grpcUrl);
   proxy = await startFaultProxy({ host: hostname, port: Number(port) });
-}, 120_000);
+});
 
 afterAll(async () => {
   for (const child of children) child.kill("SIGKILL");
@@ -73,7 +73,7 @@ test("usage counts once, also where answers are lost and an event is bad", async
   expect(client.track({ ...event, metric: "sdk_orders" })).toBe(false);
   await until("all are counted", async () => ((await counted("sdk_orders"))?.events ?? 0n) >= 2_999n);
   expect(await counted("sdk_orders")).toMatchObject({ quantity: "1499.5", events: 2_999n });
-}, 120_000);
+});
 
 test("what a clock that is ahead has stamped is counted once its time has come", async () => {
   const problems: TrackProblem[] = [];
@@ -86,7 +86,7 @@ test("what a clock that is ahead has stamped is counted once its time has come",
   expect(problems).toContainEqual(expect.objectContaining({ kind: "RETRYING", lost: 0 }));
   await client.close();
   await until("all are counted", async () => (await counted("sdk_early"))?.events === 10n);
-}, 120_000);
+});
 
 /** A process that tracks so many events over a spool, and stays until it is killed. */
 function startTracking(spool: string, first: number, events: number): ChildProcess {
@@ -193,4 +193,4 @@ test("an installed product takes a seat by its key, keeps it and gives it back",
     violations: [{ field: "instance.id" }],
   });
   client.close();
-}, 60_000);
+});

@@ -21,7 +21,7 @@ const stop = (): Promise<void> => {
 };
 beforeAll(async () => {
   licet = await startLicet({ seed: true });
-}, 60_000);
+});
 afterAll(async () => {
   await stop();
   for (const directory of directories) rmSync(directory, { recursive: true, force: true });

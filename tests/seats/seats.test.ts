@@ -37,15 +37,11 @@ test(
       expect([what, report[what] > 0]).toEqual([what, true]);
     }
   },
-  60_000 + rounds * 5_000,
+  240_000 + rounds * 5_000,
 );
 
-test.each(Object.keys(planted))(
-  "the planted bug %s is found",
-  async (name) => {
-    const { code, report } = await run("--rounds", `${ROUNDS_TO_FIND}`, "--plant", name);
-    expect(report.overAllocations).toBeGreaterThan(0);
-    expect(code).toBe(1);
-  },
-  120_000,
-);
+test.each(Object.keys(planted))("the planted bug %s is found", async (name) => {
+  const { code, report } = await run("--rounds", `${ROUNDS_TO_FIND}`, "--plant", name);
+  expect(report.overAllocations).toBeGreaterThan(0);
+  expect(code).toBe(1);
+});

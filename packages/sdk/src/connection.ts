@@ -126,8 +126,13 @@ export function connect(options: ConnectionOptions, telemetry: Pick<Telemetry, "
       yield* callStream(client, method, { request, metadata: metadata(), deadlineAt: Date.now() + timeoutMs, signal });
     },
     async connected(signal) {
-      while (!signal.aborted && !(await isConnected(client))) {}
-      if (signal.aborted) throw cancelled(signal);
+      const channel = client.getChannel();
+      while (!closed && !signal.aborted) {
+        const state = channel.getConnectivityState(true);
+        if (state === grpc.connectivityState.READY) return;
+        await changed(channel, state);
+      }
+      throw closed ? clientClosed() : cancelled(signal);
     },
     close() {
       closed = true;
@@ -148,11 +153,12 @@ function nameOptions({ tls }: ConnectionOptions): grpc.ChannelOptions {
   return name === undefined ? {} : { "grpc.ssl_target_name_override": name, "grpc.default_authority": name };
 }
 
-/** Whether there is a connection, or comes to be one within a second. */
-function isConnected(client: grpc.Client): Promise<boolean> {
-  return new Promise((resolve) => {
-    client.waitForReady(Date.now() + 1_000, (error) => resolve(error === undefined || error === null));
-  });
+/**
+ * Waits until a channel leaves a state, at most a second, which keeps the process while nothing else does. Not by
+ * `waitForReady`, which makes a channel that is closed meanwhile connect again.
+ */
+function changed(channel: grpc.ChannelInterface, state: grpc.connectivityState): Promise<void> {
+  return new Promise((resolve) => channel.watchConnectivityState(state, Date.now() + 1_000, () => resolve()));
 }
 
 function isRepeatable({ idempotency }: DescMethod): boolean {

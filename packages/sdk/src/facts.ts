@@ -50,8 +50,8 @@ export interface WatchedFacts extends Pick<Decider, "check" | "explain" | "count
   /** By the trusted clock, in epoch milliseconds: what was committed before is in the facts. */
   readonly factsAsOfMs: number;
   /**
-   * What customers have used that was accepted before is known, in epoch milliseconds; undefined: of whom nothing was told,
-   * nothing is known.
+   * What customers have used that was accepted before is known, in epoch milliseconds; undefined: of some of whom nothing was
+   * told, nothing is known.
    */
   readonly usageAsOfMs: number | undefined;
   /** For how many milliseconds the facts have been too old; negative while they are not. */
@@ -111,7 +111,6 @@ class Watched implements WatchedFacts {
   complete = false;
   resumeToken = "";
   factsAsOfMs = Number.NEGATIVE_INFINITY;
-  usageAsOfMs: number | undefined;
   revision = 0;
   readonly check: Decider["check"];
   readonly explain: Decider["explain"];
@@ -128,7 +127,9 @@ class Watched implements WatchedFacts {
   /** How many times the first state has begun, and with which of them usage begins that still holds. */
   #telling = 0;
   #usageFrom = 0;
-
+  /** See {@link WatchedFacts.usageAsOfMs}; but for those who came since, whom nobody has vouched for yet. */
+  #usageVouchedMs: number | undefined;
+  readonly #newcomers = new Set<string>();
   #closed = false;
 
   constructor({ clock, customerIds, saved, steadyMs }: WatchedFactsOptions) {
@@ -147,8 +148,12 @@ class Watched implements WatchedFacts {
     for (const bytes of saved.messages) this.#take(fromBinary(WatchEntitlementsResponseSchema, bytes));
     this.resumeToken = saved.resumeToken;
     this.factsAsOfMs = saved.factsAsOfMs;
-    this.usageAsOfMs = saved.usageAsOfMs;
+    if (saved.usageAsOfMs !== undefined) this.#vouchUsage(saved.usageAsOfMs);
     this.complete = true;
+  }
+
+  get usageAsOfMs(): number | undefined {
+    return this.#newcomers.size > 0 ? undefined : this.#usageVouchedMs;
   }
 
   get resetting(): boolean {
@@ -220,6 +225,7 @@ class Watched implements WatchedFacts {
       if (known === undefined && this.#customers.size >= MAX_CUSTOMERS) throw tooManyCustomers();
       this.#endHolds(customerId, { facts: true });
       this.#customers.set(customerId, { snapshot, usage: known?.usage });
+      if (known === undefined) this.#newcomers.add(customerId);
       this.#decider.forget(customerId);
       this.revision += 1;
     } else if (content.case === "catalog") {
@@ -254,6 +260,7 @@ class Watched implements WatchedFacts {
     if (!this.#customers.has(customerId)) return;
     this.#endHolds(customerId, { facts: true, usage: true });
     this.#customers.delete(customerId);
+    this.#newcomers.delete(customerId);
     this.#decider.forget(customerId);
     this.revision += 1;
   }
@@ -273,7 +280,7 @@ class Watched implements WatchedFacts {
     const holds = this.#holds.get(customerId);
     if (holds === undefined) return;
     if (ended.facts) holds.facts.heldUntilMs = this.factsAsOfMs;
-    if (ended.usage) holds.usage.heldUntilMs = this.usageAsOfMs ?? Number.NEGATIVE_INFINITY;
+    if (ended.usage) holds.usage.heldUntilMs = this.#usageVouchedMs ?? Number.NEGATIVE_INFINITY;
     if (ended.facts && ended.usage) this.#holds.delete(customerId);
     else if (ended.facts) this.#holds.set(customerId, { ...holds, facts: { heldUntilMs: undefined } });
     else this.#holds.set(customerId, { ...holds, usage: { heldUntilMs: undefined } });
@@ -297,7 +304,7 @@ class Watched implements WatchedFacts {
     const first = !this.complete;
     this.complete = true;
     // After a reset another instance speaks for all that is known, and may know less of late.
-    if (untold !== undefined) this.usageAsOfMs = undefined;
+    if (untold !== undefined) this.#usageVouchedMs = undefined;
     this.#vouch(heartbeat, untold === undefined ? this.factsAsOfMs : Number.NEGATIVE_INFINITY);
     if (first || untold !== undefined) this.#decider.forgetAll();
   }
@@ -311,9 +318,11 @@ class Watched implements WatchedFacts {
   }
 
   #vouchUsage(asOfMs: number): void {
-    const wasUnknown = this.usageAsOfMs === undefined;
-    this.usageAsOfMs = Math.max(this.usageAsOfMs ?? asOfMs, asOfMs);
+    const wasUnknown = this.#usageVouchedMs === undefined;
+    this.#usageVouchedMs = Math.max(this.#usageVouchedMs ?? asOfMs, asOfMs);
     if (wasUnknown) this.#decider.forgetAll();
+    else for (const customerId of this.#newcomers) this.#decider.forget(customerId);
+    this.#newcomers.clear();
   }
 
   #calibrate({ sentAt }: WatchHeartbeat, askedAt: Moment): void {
@@ -353,12 +362,13 @@ class Watched implements WatchedFacts {
 
   /** As {@link #usageOf}; of whom nothing was told has used nothing where somebody vouches for that. */
   #usageAtAll(known: KnownCustomer): KnownUsage | undefined {
-    return this.#usageOf(known) ?? (this.usageAsOfMs === undefined ? undefined : nothingUsed);
+    const isVouchedFor = this.#usageVouchedMs !== undefined && !this.#newcomers.has(known.snapshot.customerId);
+    return this.#usageOf(known) ?? (isVouchedFor ? nothingUsed : undefined);
   }
 
   /** What was accepted before is in it, as long as it is held: of what it lacks then, a later message would have told. */
   #usageHeldUntil(asOfMs: number, heldUntilMs?: number | undefined): number {
-    return Math.max(asOfMs, heldUntilMs ?? this.usageAsOfMs ?? Number.NEGATIVE_INFINITY);
+    return Math.max(asOfMs, heldUntilMs ?? this.#usageVouchedMs ?? Number.NEGATIVE_INFINITY);
   }
 
   #whyNoFacts(customerId: string): WhyNoFacts {

@@ -4,6 +4,7 @@ import path from "node:path";
 import { afterEach, describe, expect, test } from "@jest/globals";
 import { tableOf } from "@licet/platform/testing/guide";
 import { until } from "@licet/platform/testing/until";
+import { type Moment, machineClocks } from "./clock.ts";
 import { connect } from "./connection.ts";
 import { type Environment, processEnvironment } from "./environment.ts";
 import { createLicet } from "./index.ts";
@@ -57,12 +58,9 @@ async function answers(ask: (feature: string) => unknown): Promise<Record<"close
 
 async function playLocal(mode: string, gone: string, passMs: number) {
   const server = await serve();
-  let aheadMs = 0;
-  const environment: Environment = {
-    ...processEnvironment,
-    steadyMs: () => performance.now() + aheadMs,
-    machine: () => ({ wallMs: Date.now() + aheadMs, steadyMs: performance.now() + aheadMs }),
-  };
+  let standing: Moment | undefined;
+  const machine = () => standing ?? machineClocks();
+  const environment: Environment = { ...processEnvironment, steadyMs: () => machine().steadyMs, machine };
   const cacheDir = mode === "local, cache" ? { cacheDir: temporaryDirectory() } : {};
   const options = { mode: "local", address: server.address, apiKey: server.apiKey, ...cacheDir } as const;
   const start = () => {
@@ -72,6 +70,10 @@ async function playLocal(mode: string, gone: string, passMs: number) {
   };
   let licet = start();
   await licet.ready();
+  await until("facts are young", () => licet.check("c", "closed").stalenessMs < 500);
+  // From here on time passes as the row says, however long it takes to play.
+  const { wallMs, steadyMs } = machineClocks();
+  standing = { wallMs, steadyMs };
   if (gone.startsWith("the server")) server.refuse("UNAVAILABLE");
   if (gone.startsWith("the API key")) server.refuse("UNAUTHENTICATED");
   if (gone.startsWith("the event log")) server.holdFacts(true);
@@ -81,14 +83,14 @@ async function playLocal(mode: string, gone: string, passMs: number) {
     await licet.close();
     licet = start();
   }
-  aheadMs += passMs;
+  standing = { wallMs: wallMs + passMs, steadyMs: steadyMs + passMs };
   const told = await answers((feature) => licet.check("c", feature));
   return { told, stateOf: () => licet.state };
 }
 
 async function playRemote(gone: string) {
   const server = await serve();
-  const licet = createLicet({ mode: "remote", address: server.address, apiKey: server.apiKey });
+  const licet = createLicet({ mode: "remote", address: server.address, apiKey: server.apiKey, timeoutMs: 30_000 });
   closers.push(() => licet.close());
   await licet.ready();
   server.refuse(gone === "the server" ? "UNAVAILABLE" : "UNAUTHENTICATED");

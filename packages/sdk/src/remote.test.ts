@@ -1,3 +1,6 @@
+import { execFile } from "node:child_process";
+import path from "node:path";
+import { promisify } from "node:util";
 import { afterEach, describe, expect, test } from "@jest/globals";
 import { until } from "@licet/platform/testing/until";
 import { createLicet, LicetDenied, LicetError, type RemoteOptions } from "./index.ts";
@@ -23,11 +26,28 @@ async function serve(): Promise<TestServer> {
   return server;
 }
 
+/** A client that is patient: what a busy machine adds is no subject here. */
 function open(server: Pick<TestServer, "address" | "apiKey">, more: Partial<RemoteOptions> = {}) {
-  const licet = createLicet({ mode: "remote", address: server.address, apiKey: server.apiKey, ...more });
+  const licet = createLicet({
+    mode: "remote",
+    address: server.address,
+    apiKey: server.apiKey,
+    timeoutMs: 30_000,
+    ...more,
+  });
   closers.push(() => licet.close());
   return licet;
 }
+
+/** Closes a client that can't reach its server, and prints what then keeps the process alive. */
+const closing = `
+  import { createLicet } from ${JSON.stringify(path.join(import.meta.dirname, "index.ts"))};
+  const licet = createLicet({ mode: "remote", address: "127.0.0.1:1", apiKey: "k", timeoutMs: 100 });
+  await licet.check("a", "b").catch(() => undefined);
+  await licet.close();
+  await new Promise(setImmediate);
+  console.log(process.getActiveResourcesInfo().filter((what) => !what.endsWith("Wrap")).join());
+`;
 
 describe("a client in remote mode", () => {
   test("answers as the service does", async () => {
@@ -132,6 +152,12 @@ describe("a client in remote mode", () => {
     const gone = open({ address: "127.0.0.1:1", apiKey: "k" }, { timeoutMs: 300 });
     await expect(gone.check("a", "b")).rejects.toMatchObject({ code: expect.stringMatching(/UNAVAILABLE|DEADLINE/) });
     expect(gone.state).toBe("ERROR");
+  });
+
+  test("closed while its server is away, it leaves nothing behind that keeps the process", async () => {
+    const node = ["-C", "licet-src", "--input-type=module", "-e", closing];
+    const { stdout } = await promisify(execFile)(process.execPath, node);
+    expect(stdout).toBe("\n");
   });
 
   test("a call ends with its signal, and all with the client", async () => {

@@ -31,10 +31,10 @@ function open(saved?: SavedFacts) {
   return {
     facts,
     reset: () => tell({ case: "reset", value: {} }),
-    snapshot: (version = 1n) =>
+    snapshot: (version = 1n, customerId = "c") =>
       tell({
         case: "snapshot",
-        value: { tenantId: "t", customerId: "c", version, licenses: [{ ...license, limits }] },
+        value: { tenantId: "t", customerId, version, licenses: [{ ...license, limits }] },
       }),
     use: (metric: string, used: number, version: bigint, asOfMs = nowMs) => {
       const level = { metric, window: LimitWindow.PER_DAY, windowStart: timestampFromMs(day), used: `${used}` };
@@ -49,7 +49,7 @@ function open(saved?: SavedFacts) {
     pass: (ms: number) => {
       nowMs += ms;
     },
-    check: () => facts.check("c", "f"),
+    check: (customerId = "c") => facts.check(customerId, "f"),
   };
 }
 
@@ -134,6 +134,18 @@ describe("usage that a watch tells", () => {
     expect(client.check()).toMatchObject({ allowed: true, usageStalenessMs: undefined });
     client.beat("heartbeat", noon);
     expect(client.check().usageStalenessMs).toBe(0);
+  });
+
+  test("is not known of a customer who came since somebody vouched, whatever the age of what others have used", () => {
+    const { snapshot, beat, check, facts } = opened();
+    snapshot(1n, "newcomer");
+    beat("heartbeat");
+    expect(check().usageStalenessMs).toBe(0);
+    expect(check("newcomer")).toMatchObject({ allowed: true, usageStalenessMs: undefined });
+    expect(open(facts.save()).check("newcomer").usageStalenessMs).toBeUndefined();
+    beat("heartbeat", noon);
+    expect(check("newcomer").usageStalenessMs).toBe(0);
+    expect(open(facts.save()).check("newcomer").usageStalenessMs).toBe(0);
   });
 
   test("is kept over a restart with its age", () => {

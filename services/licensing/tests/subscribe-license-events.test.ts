@@ -285,7 +285,7 @@ describe("SubscribeLicenseEvents", () => {
       expect(versions).toEqual(Array.from({ length: 45 }, (_, index) => BigInt(index + 1)));
       await again.leave();
     }
-  }, 60_000);
+  });
 
   test("ends with the key of its caller, and brings no event after that", async () => {
     const subscriber = await subscribeInTime({}, connect("tradsys", "viewer"));

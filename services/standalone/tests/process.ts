@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { text } from "node:stream/consumers";
 import { fileURLToPath } from "node:url";
+import { PATIENT_MS } from "@licet/platform/testing/patient";
 import type { RunInfo } from "../src/run-file.ts";
 
 /** What the line of `--json` holds. */
@@ -95,7 +96,7 @@ async function firstLine({ stdout }: ChildProcess): Promise<string | undefined> 
 export async function call(ready: Ready, key: string, method: string, request: object): Promise<Answer> {
   const response = await fetch(`${ready.webUrl}/${method}`, {
     method: "POST",
-    headers: { "content-type": "application/json", "x-api-key": key },
+    headers: { "content-type": "application/json", "x-api-key": key, "connect-timeout-ms": `${PATIENT_MS}` },
     body: JSON.stringify(request),
   });
   return (await response.json()) as Answer;

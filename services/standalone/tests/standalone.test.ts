@@ -41,7 +41,7 @@ describe("one installation through its starts and ends", () => {
   beforeAll(async () => {
     dataDir = await openFolder("licet-standalone-data-");
     licet = await start("--data-dir", dataDir);
-  }, 60_000);
+  });
   afterAll(async () => {
     await endAll();
     await rm(dataDir, { recursive: true, force: true });
@@ -141,9 +141,8 @@ describe("one installation through its starts and ends", () => {
     // A browser's idle connection must not hold it up.
     const open = connect({ host: "127.0.0.1", port: Number(new URL(licet.ready.webUrl).port) });
     open.on("error", () => undefined);
-    const startedAt = performance.now();
+    // What is not in time is cut off, and ends with 1.
     expect(await licet.end("SIGINT")).toBe(0);
-    expect(performance.now() - startedAt).toBeLessThan(5_000);
     open.destroy();
     expect(await findPostmaster(cluster())).toBeUndefined();
     expect(await outcome("status", ["--data-dir", dataDir])).toEqual({
@@ -257,7 +256,7 @@ test("loads cut off by kill -9 at any point, and by Ctrl-C, are completed by the
   });
   expect(delta.totals).toEqual([{ metric: "data_volume_tb", quantity: "3.4", events: "85" }]);
   expect(await licet.end("SIGINT")).toBe(0);
-}, 90_000);
+});
 
 describe("what is wrong is said in one sentence, before anything is started", () => {
   test("a wrong flag", async () => {

@@ -1,6 +1,6 @@
 import { create, type DescService, type MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
-import { type Client, createClient, type Transport } from "@connectrpc/connect";
+import { type Client, createClient } from "@connectrpc/connect";
 import { LicenseType, ProductCatalogSchema } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { CredentialChangedSchema } from "@licet/contracts/licet/licensing/v1/credential_events_pb";
 import { EntitlementSnapshotSchema } from "@licet/contracts/licet/licensing/v1/entitlement_pb";
@@ -25,6 +25,7 @@ import { type Handlers, implement, type ServiceBinding } from "@licet/platform/r
 import { createLocalTransport } from "@licet/platform/rpc/local";
 import { createPipeline, type Pipeline } from "@licet/platform/rpc/pipeline";
 import { createTestDatabase } from "@licet/platform/testing/database";
+import { patient } from "@licet/platform/testing/patient";
 import { until } from "@licet/platform/testing/until";
 import { type Config, defaults } from "../src/config.ts";
 import { createValidation, type Dependencies, type Validation } from "../src/service.ts";
@@ -178,16 +179,11 @@ async function serve(validation: Validation, pipeline: Pipeline, defaultKey: () 
     client(key = defaultKey()) {
       const channel = createChannel({ address: `127.0.0.1:${port}`, credential: key });
       channels.push(channel);
-      // Patient, where a call says nothing: first calls compile rules, for which a busy machine takes longer than 250 ms.
-      const patient: Transport = {
-        stream: channel.stream,
-        unary: (method, signal, timeoutMs = 5_000, ...rest) => channel.unary(method, signal, timeoutMs, ...rest),
-      };
-      return createClient(ValidationService, patient);
+      return createClient(ValidationService, patient(channel));
     },
     localClient() {
       const headers = { authorization: `Bearer ${defaultKey()}` };
-      return createClient(ValidationService, createLocalTransport({ bindings, pipeline, headers }));
+      return createClient(ValidationService, patient(createLocalTransport({ bindings, pipeline, headers })));
     },
     end() {
       ended ??= end();

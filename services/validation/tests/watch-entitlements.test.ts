@@ -289,7 +289,7 @@ describe("a watch", () => {
     });
     await again.watcher.leave();
     await other.leave();
-  }, 60_000);
+  });
 });
 
 describe("a watch that was cut off", () => {

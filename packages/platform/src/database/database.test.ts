@@ -4,6 +4,7 @@ import pg from "pg";
 import { createTestDatabase, type TestDatabase } from "../testing/database.ts";
 import { exampleMigrations } from "../testing/example.ts";
 import { isolationBreaches } from "../testing/isolation.ts";
+import { binaryArray } from "./binary-array.ts";
 import { asSystem, inTenant, openDatabase, setTenant } from "./database.ts";
 import { dontWait, keepPlan } from "./session.ts";
 
@@ -37,6 +38,17 @@ describe("types", () => {
     expect(rows).toEqual([
       { i: 9007199254740993n, a: [1n, null], n: "1.10", d: "2026-01-31", b: Buffer.from([0, 255]), small: 7 },
     ]);
+  });
+
+  test("arrays in the binary format are those that Postgres reads as text", async () => {
+    const texts = ["", "a", "NULL", '"\\{,}', "é 😀", "x".repeat(70_000)];
+    const documents = texts.map((text) => JSON.stringify({ text }));
+    const bytes = [Buffer.alloc(0), Uint8Array.of(0, 255), Buffer.from("\\x00").subarray(1)];
+    const { rows } = await sql`
+      SELECT ${binaryArray("text", texts)}::text[] AS texts, ${binaryArray("jsonb", documents)}::jsonb[] AS documents,
+             ${binaryArray("bytea", bytes)}::bytea[] = ${bytes}::bytea[] AS same,
+             cardinality(${binaryArray("text", [])}::text[]) AS none`.execute(database.databases.app);
+    expect(rows).toEqual([{ texts, documents: texts.map((text) => ({ text })), same: true, none: 0 }]);
   });
 
   test("sessions have their limits", async () => {

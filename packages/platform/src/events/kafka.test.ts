@@ -292,48 +292,44 @@ describeKafka("Kafka", () => {
     process.stdout.write("skipped: killing the broker (KAFKA_BROKERS names one that is not ours to kill)\n");
   }
   const ownBroker = process.env.KAFKA_BROKERS === undefined ? test : test.skip;
-  ownBroker(
-    "keeps what was acknowledged when the broker is killed",
-    async () => {
-      const topic = { ...newTopic("killed"), partitions: 3 };
-      const dataDir = await mkdtemp(join(tmpdir(), "licet-kafka-killed-"));
-      const first = await startKafka({ dataDir });
-      const connection = { brokers: first.brokers };
-      const client = createKafkaAdmin(createKafkaClient(connection, "killed", logger));
-      await client.ask((asked) => applyTopics(asked, [topic]));
-      const bus = await createKafkaBus({ connection, clientId: "killed", topics: [topic], logger });
-      const read = new Set<string>();
-      const reader: Reader = { kind: "group", group: topic.name };
-      const handle = async (batch: Batch): Promise<void> => {
-        for (const text of textsOf(batch)) read.add(text);
-      };
-      const subscription = await bus.subscribe({ topics: [topic.name], reader, handle });
-      const acknowledged: string[] = [];
-      let publishing = true;
-      const publisher = (async () => {
-        for (let number = 0; publishing; number++) {
-          const text = String(number);
-          const sent = bus.publish([{ ...record(topic, text), key: text }]);
-          await sent.then(() => acknowledged.push(text)).catch(() => undefined);
-        }
-      })();
-      await until("some are published", () => acknowledged.length > 200);
-      process.kill(first.pid, "SIGKILL");
-      const second = await startKafka({ dataDir, port: Number(first.brokers[0]?.split(":")[1]) });
-      const before = acknowledged.length;
-      await until("more are published", () => acknowledged.length > before + 200, { timeoutMs: 30_000 });
-      publishing = false;
-      await publisher;
-      await subscription.caughtUp();
-      expect(acknowledged.filter((text) => !read.has(text))).toEqual([]);
-      await bus.stop();
-      await client.stop();
-      await first.stop();
-      await second.stop();
-      await rm(dataDir, { recursive: true });
-    },
-    120_000,
-  );
+  ownBroker("keeps what was acknowledged when the broker is killed", async () => {
+    const topic = { ...newTopic("killed"), partitions: 3 };
+    const dataDir = await mkdtemp(join(tmpdir(), "licet-kafka-killed-"));
+    const first = await startKafka({ dataDir });
+    const connection = { brokers: first.brokers };
+    const client = createKafkaAdmin(createKafkaClient(connection, "killed", logger));
+    await client.ask((asked) => applyTopics(asked, [topic]));
+    const bus = await createKafkaBus({ connection, clientId: "killed", topics: [topic], logger });
+    const read = new Set<string>();
+    const reader: Reader = { kind: "group", group: topic.name };
+    const handle = async (batch: Batch): Promise<void> => {
+      for (const text of textsOf(batch)) read.add(text);
+    };
+    const subscription = await bus.subscribe({ topics: [topic.name], reader, handle });
+    const acknowledged: string[] = [];
+    let publishing = true;
+    const publisher = (async () => {
+      for (let number = 0; publishing; number++) {
+        const text = String(number);
+        const sent = bus.publish([{ ...record(topic, text), key: text }]);
+        await sent.then(() => acknowledged.push(text)).catch(() => undefined);
+      }
+    })();
+    await until("some are published", () => acknowledged.length > 200);
+    process.kill(first.pid, "SIGKILL");
+    const second = await startKafka({ dataDir, port: Number(first.brokers[0]?.split(":")[1]) });
+    const before = acknowledged.length;
+    await until("more are published", () => acknowledged.length > before + 200, { timeoutMs: 30_000 });
+    publishing = false;
+    await publisher;
+    await subscription.caughtUp();
+    expect(acknowledged.filter((text) => !read.has(text))).toEqual([]);
+    await bus.stop();
+    await client.stop();
+    await first.stop();
+    await second.stop();
+    await rm(dataDir, { recursive: true });
+  });
 
   test("leaves no group behind that read everything", async () => {
     const topic = newTopic("groups");

@@ -130,8 +130,10 @@ describe("the relay of an outbox", () => {
     await until("the first relay works", () => standing.sent.length > 0);
     await startRelay();
     proxy.freeze();
+    const before = standing.sent.length;
     await until("the second relay works", () => bus.sent.length > 0);
-    expect(standing.sent.length).toBeLessThan(10);
+    // What it had read before it may still have sent.
+    expect(standing.sent.length).toBeLessThanOrEqual(before + 1);
   });
 
   test("two relays do not work at the same time", async () => {

@@ -1,4 +1,5 @@
 import { type Kysely, sql } from "kysely";
+import { binaryArray } from "../database/binary-array.ts";
 import type { BusRecord, OutgoingRecord, Position, TopicSpec } from "./bus.ts";
 
 /** The log's database. Its statements are SQL text: they live from functions and bounds that a builder only obscures. */
@@ -53,10 +54,15 @@ export async function readLogId(db: LogDatabase): Promise<string> {
 
 /** Appends records in their order and commits them durably. */
 export async function append(db: LogDatabase, records: readonly PlacedRecord[]): Promise<void> {
+  const topics = records.map(({ topic }) => topic);
+  const partitions = records.map(({ partition }) => partition);
+  const keys = records.map(({ key }) => key);
+  const headers = records.map((record) => JSON.stringify(record.headers));
+  const values = records.map(({ value }) => value);
+  const compacted = records.map((record) => record.compacted);
   await sql`SELECT append_records(
-    ${records.map((record) => record.topic)}, ${records.map((record) => record.partition)},
-    ${records.map((record) => record.key)}, ${records.map((record) => JSON.stringify(record.headers))}::jsonb[],
-    ${records.map((record) => record.value)}::bytea[], ${records.map((record) => record.compacted)})`.execute(db);
+    ${binaryArray("text", topics)}, ${partitions}, ${binaryArray("text", keys)}, ${binaryArray("jsonb", headers)},
+    ${binaryArray("bytea", values)}, ${compacted})`.execute(db);
 }
 
 /** Puts a heartbeat behind the last record of every partition of a topic; it can be lost when the server crashes. */

@@ -1,4 +1,6 @@
+import { execFile } from "node:child_process";
 import { randomInt } from "node:crypto";
+import { promisify } from "node:util";
 import { expect, test } from "@jest/globals";
 import { findProcesses, killProcesses } from "../processes.ts";
 import { startProgram } from "../testing/child.ts";
@@ -36,6 +38,19 @@ test("a program is ended by SIGTERM, or by SIGKILL when it takes too long, and l
   expect(await deaf.ended).toBe(128 + 9);
   expect(await findProcesses((line) => line.includes(command.join(" ")))).toEqual([]);
   await willing.stop(0);
+});
+
+/** Starts a program and ends it, and prints the timers that then keep the process alive. */
+const ending = `
+  import { startGuarded } from ${JSON.stringify(new URL("guarded.ts", import.meta.url).href)};
+  const program = await startGuarded(["sleep", "600"]);
+  await program.stop(60_000);
+  console.log(process.getActiveResourcesInfo().filter((what) => what === "Timeout").length);
+`;
+
+test("once a program has ended, no timer keeps the process that started it", async () => {
+  const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", ending]);
+  expect(stdout).toBe("0\n");
 });
 
 test("what was left behind is found by its command line and ended", async () => {

@@ -57,8 +57,8 @@ export async function startGuarded(command: readonly string[], options: GuardedO
   child.once("error", started.reject);
   const closed = once(child, "close");
   const ended = once(child, "exit").then(async ([code]) => {
-    // For its last lines. A child of the program that lives on keeps the pipe open.
-    await Promise.race([closed, delay(LAST_LINES_MS)]);
+    // For its last lines. A child of the program that lives on keeps the pipe open. The wait itself keeps no process.
+    await Promise.race([closed, delay(LAST_LINES_MS, undefined, { ref: false })]);
     started.reject(new Error(`${command[0]} was not started: ${output.join("; ")}`));
     return Number(code ?? 255);
   });

@@ -71,13 +71,22 @@ export function decodeRequest({ method, maxRequestBytes, decoder }: RequestRules
  * @throws {ServiceError} INVALID_FIELD when a list or map has more than the contract allows, else MALFORMED_MESSAGE.
  */
 export function decodeBinary(schema: DescMessage, bytes: Uint8Array): Message {
-  const crowded = findCrowdedBytes(schema, bytes);
-  if (crowded !== undefined) throw refused([crowded]);
+  refuseCrowded(schema, bytes);
   try {
     return fromBinary(schema, bytes);
   } catch (error) {
     throw malformed(schema, error);
   }
+}
+
+/**
+ * Refuses a message in protobuf's binary format that would take long to decode.
+ *
+ * @throws {ServiceError} INVALID_FIELD when a list or map has more than the contract allows.
+ */
+export function refuseCrowded(schema: DescMessage, bytes: Uint8Array): void {
+  const crowded = findCrowdedBytes(schema, bytes);
+  if (crowded !== undefined) throw refused([crowded]);
 }
 
 /**

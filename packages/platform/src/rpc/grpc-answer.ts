@@ -11,9 +11,26 @@ const responseHeaders: OutgoingHttpHeaders = {
   "content-type": "application/grpc+proto",
   "grpc-accept-encoding": "identity",
 };
+/**
+ * The same as a list, which node:http2 takes as it is where it copies an object. Left to itself it adds the date, which gRPC
+ * has no use for; a release that did so again could not, and every call would fail.
+ */
+const plainHeaders: readonly string[] = Object.freeze(Object.entries(responseHeaders).flat().map(String));
 const okTrailers: OutgoingHttpHeaders = { "grpc-status": "0", "grpc-message": "OK" };
-const withTrailers = { waitForTrailers: true } as const;
+const withTrailers = { waitForTrailers: true, sendDate: false } as const;
 const withoutBody = { endStream: true } as const;
+
+const trailersOf = Symbol("trailers");
+
+/** A stream, with what its answer ends with where that is more than OK. */
+interface Answered extends ServerHttp2Stream {
+  [trailersOf]?: OutgoingHttpHeaders;
+}
+
+/** All answers share it: what a listener holds is kept as long as node:http2 keeps the stream, and costs more than the answer. */
+function sendTrailers(this: Answered): void {
+  this.sendTrailers(this[trailersOf] ?? okTrailers);
+}
 
 /** What a handler adds to an answer, where it does. */
 export interface SentMetadata {
@@ -25,11 +42,10 @@ const nothingSent: SentMetadata = { sentHeaders: undefined, sentTrailers: undefi
 
 /** The answer of one call: headers, messages, and a status behind them, or a status alone. */
 export class Answer {
-  readonly #stream: ServerHttp2Stream;
+  readonly #stream: Answered;
   #pending: Uint8Array[] = [];
   #unsent = 0;
   #room: PromiseWithResolvers<void> | undefined;
-  #trailers = okTrailers;
 
   constructor(stream: ServerHttp2Stream) {
     this.#stream = stream;
@@ -54,9 +70,9 @@ export class Answer {
   end(last?: Uint8Array, sent = nothingSent): void {
     if (this.#isOver()) return;
     this.#begin(sent);
-    if (sent.sentTrailers !== undefined) this.#trailers = withMetadata(okTrailers, sent.sentTrailers);
-    if (last !== undefined) this.#pending.push(last);
-    this.#finish();
+    if (sent.sentTrailers !== undefined) this.#stream[trailersOf] = withMetadata(okTrailers, sent.sentTrailers);
+    if (last === undefined) this.#finish(this.#pending);
+    else this.#finish(this.#pending.length === 0 ? [last] : [...this.#pending, last]);
   }
 
   /** Ends the answer with an error, after what was put. */
@@ -74,18 +90,15 @@ export class Answer {
       return;
     }
     this.#begin(sent);
-    this.#trailers = status;
-    this.#finish();
+    stream[trailersOf] = status;
+    this.#finish(this.#pending);
   }
 
   #begin({ sentHeaders }: SentMetadata): void {
     const stream = this.#stream;
     if (stream.headersSent) return;
-    stream.respond(
-      sentHeaders === undefined ? responseHeaders : withMetadata(responseHeaders, sentHeaders),
-      withTrailers,
-    );
-    stream.on("wantTrailers", () => stream.sendTrailers(this.#trailers));
+    stream.respond(sentHeaders === undefined ? plainHeaders : withMetadata(responseHeaders, sentHeaders), withTrailers);
+    stream.on("wantTrailers", sendTrailers);
   }
 
   #flush(): void {
@@ -108,9 +121,9 @@ export class Answer {
     this.#room = undefined;
   }
 
-  #finish(): void {
-    if (this.#pending.length === 0) this.#stream.end();
-    else this.#stream.end(toFrames(this.#pending));
+  #finish(messages: readonly Uint8Array[]): void {
+    if (messages.length === 0) this.#stream.end();
+    else this.#stream.end(toFrames(messages));
     this.#pending = [];
   }
 

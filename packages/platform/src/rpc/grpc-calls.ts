@@ -6,7 +6,7 @@ import type { Exchange } from "./call.ts";
 import { decodeRequest } from "./codec.ts";
 import { Answer } from "./grpc-answer.ts";
 import { type Arrivals, compressed, MAX_METADATA_BYTES, noTimeout, tooMuchMetadata } from "./grpc-guard.ts";
-import { receiveAll, receiveOne, toSingleTarget } from "./grpc-requests.ts";
+import { createReceiver, receiveAll } from "./grpc-requests.ts";
 import { fromMetadata } from "./metadata.ts";
 import type { Route, RunningCall } from "./pipeline.ts";
 import type { OpenCalls } from "./server.ts";
@@ -24,8 +24,15 @@ const transportHeaders: ReadonlySet<string> = new Set([
   "content-type",
 ]);
 
-/** Takes a call, or says false. */
-export type TakeCall = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => boolean;
+/** Takes a call, or says false. What it is given is what node:http2 tells of a stream. */
+export type TakeCall = (
+  stream: ServerHttp2Stream,
+  headers: IncomingHttpHeaders,
+  flags: number,
+  rawHeaders: readonly string[],
+) => boolean;
+
+const ignore = (): void => {};
 
 /**
  * Serves calls of all kinds straight on node:http2, which is half of what a unary one costs in grpc-js, and a tenth of what
@@ -43,14 +50,14 @@ export function serveCalls(routes: readonly Route[], calls: OpenCalls, arrivals:
   const begins = new Map<string | undefined, (call: GrpcCall) => void>(
     routes.map((route) => [`/${route.name}`, beginner(route, calls, arrivals)]),
   );
-  return (stream, headers) => {
+  return (stream, headers, _flags, rawHeaders) => {
     const begin = begins.get(headers[":path"]);
     if (begin === undefined || headers["content-type"]?.startsWith("application/grpc") !== true) return false;
     // A reset is followed by "close"; without a listener it would end the process.
-    stream.on("error", () => {});
+    stream.on("error", ignore);
     const timeoutMs = parseTimeout(headers["grpc-timeout"]);
     const call = new GrpcCall(stream, headers, timeoutMs);
-    const objection = objectionTo(headers, timeoutMs);
+    const objection = objectionTo(headers, rawHeaders, timeoutMs);
     if (objection === undefined) begin(call);
     else {
       call.answer.fail(objection);
@@ -61,17 +68,29 @@ export function serveCalls(routes: readonly Route[], calls: OpenCalls, arrivals:
 }
 
 /** What is wrong with a call before its message. */
-function objectionTo(headers: IncomingHttpHeaders, timeoutMs: number): ServiceError | undefined {
+function objectionTo(
+  headers: IncomingHttpHeaders,
+  rawHeaders: readonly string[],
+  timeoutMs: number,
+): ServiceError | undefined {
   if (Number.isNaN(timeoutMs)) return noTimeout();
   const encoding = headers["grpc-encoding"];
   if (encoding !== undefined && encoding !== "identity") return compressed();
-  let bytes = 0;
-  for (const name in headers) {
-    if (name.startsWith(":") || transportHeaders.has(name)) continue;
-    // One that a caller may send several times comes as an array, and counts here by what it is joined.
-    bytes += name.length + String(headers[name]).length;
-  }
+  let all = 0;
+  for (const text of rawHeaders) all += text.length;
+  if (all <= MAX_METADATA_BYTES) return undefined;
+  const bytes = metadataBytes(rawHeaders);
   return bytes > MAX_METADATA_BYTES ? tooMuchMetadata(bytes) : undefined;
+}
+
+/** How many bytes of names and values are metadata of the call. */
+function metadataBytes(rawHeaders: readonly string[]): number {
+  let bytes = 0;
+  for (const [index, text] of rawHeaders.entries()) {
+    const name = rawHeaders[index - (index % 2)] ?? "";
+    if (!name.startsWith(":") && !transportHeaders.has(name)) bytes += text.length;
+  }
+  return bytes;
 }
 
 /** Milliseconds; Infinity: not said, NaN: said wrongly. */
@@ -88,18 +107,15 @@ function beginner(route: Route, calls: OpenCalls, arrivals: Arrivals): (call: Gr
   if (methodKind === "client_streaming" || methodKind === "bidi_streaming") {
     return (call) => start(route, calls, call, () => receiveAll(call.stream, route, arrivals));
   }
-  const target = toSingleTarget(route);
-  return (call) => {
-    const { stream, answer, headers, deadlineAt, timeoutMs } = call;
-    receiveOne(stream, target, timeoutMs, arrivals, {
-      begin(request) {
-        const reply = route.shortcut?.({ headers, deadlineAt, request });
-        if (reply !== undefined) answer.end(reply);
-        else start(route, calls, call, () => decodeRequest(route, request));
-      },
-      refuse: (error) => answer.fail(error),
-    });
-  };
+  return createReceiver<GrpcCall>(route, arrivals, {
+    begin(call, request) {
+      const { headers, deadlineAt } = call;
+      const reply = route.shortcut?.({ headers, deadlineAt, request });
+      if (reply !== undefined) call.answer.end(reply);
+      else start(route, calls, call, () => decodeRequest(route, request));
+    },
+    refuse: (call, error) => call.answer.fail(error),
+  });
 }
 
 function answerOne(route: Route, calls: OpenCalls, grpcCall: GrpcCall, receive: Exchange["receive"]): void {
@@ -129,14 +145,18 @@ class GrpcCall {
   /** After how many milliseconds its caller gives up; Infinity: not said. */
   readonly timeoutMs: number;
   readonly deadlineAt: number | undefined;
-  readonly answer: Answer;
+  #answer: Answer | undefined;
 
   constructor(stream: ServerHttp2Stream, headers: IncomingHttpHeaders, timeoutMs: number) {
     this.stream = stream;
     this.headers = headers;
     this.timeoutMs = timeoutMs;
     this.deadlineAt = Number.isFinite(timeoutMs) ? Date.now() + timeoutMs : undefined;
-    this.answer = new Answer(stream);
+  }
+
+  get answer(): Answer {
+    this.#answer ??= new Answer(this.stream);
+    return this.#answer;
   }
 
   /** Starts the pipeline and tells it when the caller leaves. */

@@ -7,8 +7,9 @@ export const PREFIX_BYTES = 5;
 /** Cuts what arrives of a call into its messages, wherever the chunks of it begin and end. */
 export class Frames {
   readonly #maxBytes: number;
-  /** What no message was made of yet; the first chunk counts from `#at`. */
-  #chunks: Buffer[] = [];
+  /** What no message was made of yet; it counts from `#at`. Most messages come in one chunk, so what is more has a list. */
+  #first: Buffer | undefined;
+  #more: Buffer[] | undefined;
   #at = 0;
   #held = 0;
 
@@ -23,7 +24,11 @@ export class Frames {
   }
 
   add(chunk: Buffer): void {
-    this.#chunks.push(chunk);
+    if (this.#first === undefined) this.#first = chunk;
+    else {
+      this.#more ??= [];
+      this.#more.push(chunk);
+    }
     this.#held += chunk.length;
   }
 
@@ -33,30 +38,31 @@ export class Frames {
    * @throws {ServiceError} MESSAGE_TOO_LARGE, or MALFORMED_MESSAGE for one that is compressed.
    */
   next(): Buffer | undefined {
-    if (this.#held < PREFIX_BYTES) return undefined;
-    const head = this.#joined(PREFIX_BYTES);
+    const first = this.#first;
+    if (first === undefined || this.#held < PREFIX_BYTES) return undefined;
+    const head = this.#joined(first, PREFIX_BYTES);
     if (head[this.#at] !== 0) throw compressed();
     const size = head.readUInt32BE(this.#at + 1);
     if (size > this.#maxBytes) throw tooLarge(this.#maxBytes);
     const whole = PREFIX_BYTES + size;
     if (this.#held < whole) return undefined;
-    const bytes = this.#joined(whole);
+    const bytes = this.#joined(head, whole);
     const begin = this.#at + PREFIX_BYTES;
     this.#at += whole;
     this.#held -= whole;
     if (this.#at === bytes.length) {
-      this.#chunks.shift();
+      this.#first = this.#more?.shift();
       this.#at = 0;
     }
     return bytes.subarray(begin, begin + size);
   }
 
   /** The first chunk, which has so many bytes, or is made to have them. */
-  #joined(length: number): Buffer {
-    const [first] = this.#chunks;
-    if (first !== undefined && first.length - this.#at >= length) return first;
-    const all = Buffer.concat(this.#chunks).subarray(this.#at);
-    this.#chunks = [all];
+  #joined(first: Buffer, length: number): Buffer {
+    if (first.length - this.#at >= length) return first;
+    const all = Buffer.concat([first, ...(this.#more ?? [])]).subarray(this.#at);
+    this.#first = all;
+    this.#more = undefined;
     this.#at = 0;
     return all;
   }

@@ -5,7 +5,7 @@ import * as grpc from "@grpc/grpc-js";
 import { expect, test } from "@jest/globals";
 import { echoBinding, echoKeys, echoPipeline } from "../testing/echo-server.ts";
 import { serveCalls } from "./grpc-calls.ts";
-import { createArrivals } from "./grpc-guard.ts";
+import { type Arrivals, createArrivals } from "./grpc-guard.ts";
 import { createOpenCalls } from "./server.ts";
 
 const KIB = 1024;
@@ -13,7 +13,22 @@ const KIB = 1024;
 /** The echo service with room for so many bytes of requests on their way. */
 async function start(maxArrivingBytes: number) {
   const routes = echoPipeline().routes(echoBinding());
-  const take = serveCalls(routes, createOpenCalls(), createArrivals(maxArrivingBytes));
+  const arrivals = createArrivals(maxArrivingBytes);
+  let held = 0;
+  let changed = (): void => {};
+  const watched: Arrivals = {
+    hold(bytes) {
+      held += bytes;
+      changed();
+      return arrivals.hold(bytes);
+    },
+    letGo(bytes) {
+      held -= bytes;
+      changed();
+      arrivals.letGo(bytes);
+    },
+  };
+  const take = serveCalls(routes, createOpenCalls(), watched);
   const server = createServer().on("stream", take);
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -35,6 +50,14 @@ async function start(maxArrivingBytes: number) {
       stream.write(Buffer.from([0, 0, 2, 0, 0, 0x0a, 0xfc, 0xff, 0x07]));
       stream.write(Buffer.alloc(bytes - 4, "x"));
       return stream;
+    },
+    /** Resolves when requests on their way hold so many bytes. */
+    async holds(bytes: number): Promise<void> {
+      while (held !== bytes) {
+        await new Promise<void>((resolve) => {
+          changed = resolve;
+        });
+      }
     },
     stop() {
       session.destroy();
@@ -67,5 +90,19 @@ test("requests that arrive together hold so much memory and no more, and give it
     cut.close(constants.NGHTTP2_CANCEL);
     await new Promise((resolve) => cut.once("close", resolve));
   }
+  server.stop();
+});
+
+// What node:http2 tells of it differs.
+test.each([
+  ["without an error", constants.NGHTTP2_CANCEL],
+  ["with one", constants.NGHTTP2_INTERNAL_ERROR],
+])("a caller who leaves within its request, %s, gives back what that holds", async (_how, code) => {
+  const server = await start(150 * KIB);
+  const stream = server.begin(1 * KIB);
+  // The prefix has five bytes.
+  await server.holds(5 + 1 * KIB);
+  stream.close(code);
+  await server.holds(0);
   server.stop();
 });

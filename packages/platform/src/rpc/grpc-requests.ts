@@ -10,71 +10,146 @@ import type { Route } from "./pipeline.ts";
 /** The longest timer that JavaScript has, in milliseconds. */
 const MAX_TIMER_MS = 2 ** 31 - 1;
 
-/** A method that takes one message, and for how long, in milliseconds, a call waits for it. */
-export interface SingleTarget {
-  readonly route: Route;
-  readonly arrivalMs: number;
+/** A call that waits for its one request. */
+export interface Waiting {
+  readonly stream: ServerHttp2Stream;
+  /** After how many milliseconds its caller gives up; Infinity: not said. */
+  readonly timeoutMs: number;
 }
 
-/** Reads once what a route says of arrival: looking up an option of a descriptor costs as much as a small call. */
-export function toSingleTarget(route: Route): SingleTarget {
-  const { deadlineMs } = readPolicy(route.method);
-  return { route, arrivalMs: deadlineMs === 0 ? MAX_TIMER_MS : Math.min(deadlineMs, MAX_TIMER_MS) };
+/** What becomes of the request that a call waits for. */
+export interface Outcome<Call extends Waiting> {
+  begin(call: Call, request: Buffer): void;
+  refuse(call: Call, error: ServiceError): void;
 }
 
-/** What becomes of a request that a call waits for. */
-export interface Outcome {
-  begin(request: Buffer): void;
-  refuse(error: ServiceError): void;
-}
-
-/** Waits for the one request of a call to arrive, and no longer than its deadlines. */
-export function receiveOne(
-  stream: ServerHttp2Stream,
-  { route, arrivalMs }: SingleTarget,
-  timeoutMs: number,
+/**
+ * What takes the one request of each call of a route, and waits for it no longer than the call's deadlines.
+ *
+ * A small call costs what node:http2 makes for it, and what is kept for as long as node:http2 keeps its stream, which is
+ * until the next full collection of garbage. So listeners are functions that all calls share, and what waits is reached by
+ * the stream only while it waits.
+ */
+export function createReceiver<Call extends Waiting>(
+  route: Route,
   arrivals: Arrivals,
-  outcome: Outcome,
-): void {
-  const frames = new Frames(route.maxRequestBytes);
-  let request: Buffer | undefined;
-  let held = 0;
-  const letGo = (): void => {
-    clearTimeout(timer);
-    arrivals.letGo(held);
-    held = 0;
+  outcome: Outcome<Call>,
+): (call: Call) => void {
+  const { deadlineMs } = readPolicy(route.method);
+  const arrivalMs = deadlineMs === 0 ? MAX_TIMER_MS : Math.min(deadlineMs, MAX_TIMER_MS);
+  const receiving: Receiving<Call> = { route, arrivalMs, arrivals, outcome };
+  return (call) => {
+    const stream: Received = call.stream;
+    const reception = new Reception(call, receiving);
+    stream[receptionOf] = reception;
+    stream.on("data", take).on("end", whole).on("close", letGo);
+    waitLater(reception);
   };
-  const refuse = (error: ServiceError): void => {
-    outcome.refuse(error);
-    letGo();
-    // What still comes goes nowhere, but has to be read for the connection's other calls.
-    stream.off("data", take).off("end", whole).resume();
-  };
-  const take = (chunk: Buffer): void => {
-    held += chunk.length;
-    frames.add(chunk);
-    if (!arrivals.hold(chunk.length)) refuse(crowded());
-    else look();
-  };
-  const look = (): void => {
+}
+
+const receptionOf = Symbol("reception");
+
+/** A stream, with what waits for its request as long as it does. */
+interface Received extends ServerHttp2Stream {
+  [receptionOf]?: Pick<Reception<Waiting>, "take" | "whole" | "letGo"> | undefined;
+}
+
+function take(this: Received, chunk: Buffer): void {
+  // What comes behind a refusal goes nowhere, but is read for the connection's other calls.
+  this[receptionOf]?.take(chunk);
+}
+
+function whole(this: Received): void {
+  this[receptionOf]?.whole();
+}
+
+function letGo(this: Received): void {
+  this[receptionOf]?.letGo();
+}
+
+/** What the receptions of a route have in common. */
+interface Receiving<Call extends Waiting> {
+  readonly route: Route;
+  /** For how long, in milliseconds, a call waits. Read once: an option of a descriptor costs as much as a small call. */
+  readonly arrivalMs: number;
+  readonly arrivals: Arrivals;
+  readonly outcome: Outcome<Call>;
+}
+
+/** What has arrived of a request. */
+class Reception<Call extends Waiting> {
+  readonly #call: Call;
+  readonly #receiving: Receiving<Call>;
+  readonly #frames: Frames;
+  #request: Buffer | undefined;
+  #held = 0;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(call: Call, receiving: Receiving<Call>) {
+    this.#call = call;
+    this.#receiving = receiving;
+    this.#frames = new Frames(receiving.route.maxRequestBytes);
+  }
+
+  take(chunk: Buffer): void {
+    this.#held += chunk.length;
+    this.#frames.add(chunk);
+    if (!this.#receiving.arrivals.hold(chunk.length)) this.#refuse(crowded());
+    else this.#look();
+  }
+
+  whole(): void {
+    const { route, outcome } = this.#receiving;
+    this.letGo();
+    if (this.#request === undefined) outcome.refuse(this.#call, notOne(route.name));
+    else outcome.begin(this.#call, this.#request);
+  }
+
+  /** Waits no longer: the request is here, or never will be. */
+  letGo(): void {
+    clearTimeout(this.#timer);
+    this.#receiving.arrivals.letGo(this.#held);
+    const stream: Received = this.#call.stream;
+    stream[receptionOf] = undefined;
+  }
+
+  /** Begins to look at the clock, unless the request has arrived in the turn of its headers, or its caller has left. */
+  wait(): void {
+    const stream: Received = this.#call.stream;
+    if (stream[receptionOf] === undefined) return;
+    const { timeoutMs } = this.#call;
+    const patienceMs = Math.min(timeoutMs, this.#receiving.arrivalMs);
+    this.#timer = setTimeout(() => this.#refuse(patienceMs === timeoutMs ? timeUp() : late()), patienceMs);
+  }
+
+  #look(): void {
     try {
-      request ??= frames.next();
-      if (request !== undefined && frames.held > 0) refuse(notOne(route.name));
+      this.#request ??= this.#frames.next();
+      if (this.#request !== undefined && this.#frames.held > 0) this.#refuse(notOne(this.#receiving.route.name));
     } catch (error) {
       // It says nothing but what is wrong with the request.
-      refuse(error as ServiceError);
+      this.#refuse(error as ServiceError);
     }
-  };
-  const whole = (): void => {
-    letGo();
-    if (request === undefined) outcome.refuse(notOne(route.name));
-    else outcome.begin(request);
-  };
-  const patienceMs = Math.min(timeoutMs, arrivalMs);
-  const timer = setTimeout(() => refuse(patienceMs === timeoutMs ? timeUp() : late()), patienceMs);
-  stream.on("data", take);
-  stream.on("end", whole);
-  stream.on("close", letGo);
+  }
+
+  #refuse(error: ServiceError): void {
+    this.#receiving.outcome.refuse(this.#call, error);
+    this.letGo();
+  }
+}
+
+let begun: Pick<Reception<Waiting>, "wait">[] = [];
+
+/** Has a reception wait when this turn is over. Most requests arrive with their headers, and a timer costs more than they do. */
+function waitLater(reception: Pick<Reception<Waiting>, "wait">): void {
+  if (begun.length === 0) setImmediate(waitAll);
+  begun.push(reception);
+}
+
+function waitAll(): void {
+  const all = begun;
+  begun = [];
+  for (const reception of all) reception.wait();
 }
 
 /**

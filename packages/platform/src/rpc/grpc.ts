@@ -1,4 +1,4 @@
-import type { ServerOptions as Http2Options, IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
+import type { ServerOptions as Http2Options } from "node:http2";
 import * as grpc from "@grpc/grpc-js";
 import type { Logger } from "../logging.ts";
 import { serveCalls, type TakeCall } from "./grpc-calls.ts";
@@ -81,14 +81,14 @@ export function createGrpcServer({ bindings, pipeline, host, port, tls, logger }
 
 /** What grpc-js gives node:http2 for its streams; no public way leads there, and a test fails when a release changes it. */
 interface StreamTaker {
-  _streamHandler(interceptors: unknown, stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void;
+  _streamHandler(interceptors: unknown, ...told: Parameters<TakeCall>): void;
 }
 
 /** Lets `take` have every call first; what it does not take (it says false) is grpc-js's. */
 function takeCalls(server: grpc.Server, take: TakeCall): void {
   const taker = server as unknown as StreamTaker;
   const others = taker._streamHandler;
-  taker._streamHandler = function (this: StreamTaker, interceptors, stream, headers) {
-    if (!take(stream, headers)) others.call(this, interceptors, stream, headers);
+  taker._streamHandler = function (this: StreamTaker, interceptors, ...told) {
+    if (!take(...told)) others.call(this, interceptors, ...told);
   };
 }

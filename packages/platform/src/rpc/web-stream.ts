@@ -1,10 +1,15 @@
 import type { DescMethodBiDiStreaming, Message } from "@bufbuild/protobuf";
-import type { HandlerContext } from "@connectrpc/connect";
-import type { UniversalHandler } from "@connectrpc/connect/protocol";
+import { ConnectError, type HandlerContext } from "@connectrpc/connect";
+import {
+  encodeEnvelope,
+  transformSplitEnvelope,
+  type UniversalHandler,
+  type UniversalHandlerFn,
+} from "@connectrpc/connect/protocol";
 import { createHandlerFactory as createConnectHandler } from "@connectrpc/connect/protocol-connect";
 import { createHandlerFactory as createGrpcWebHandler } from "@connectrpc/connect/protocol-grpc-web";
-import { platformError, type ServiceError } from "../errors.ts";
-import { jsonOptions } from "./codec.ts";
+import { platformError, ServiceError } from "../errors.ts";
+import { jsonOptions, refuseCrowded } from "./codec.ts";
 import { createHandoff } from "./handoff.ts";
 import type { Route } from "./pipeline.ts";
 import type { OpenCalls } from "./server.ts";
@@ -38,7 +43,31 @@ export function serveEnveloped(route: Route, calls: OpenCalls): EnvelopedHandler
     maxTimeoutMs: MAX_TIMEOUT_MS,
     jsonOptions,
   };
-  return { grpcWeb: createGrpcWebHandler(options)(spec), connect: createConnectHandler(options)(spec) };
+  return {
+    grpcWeb: counting(route, createGrpcWebHandler(options)(spec)),
+    connect: counting(route, createConnectHandler(options)(spec)),
+  };
+}
+
+/** What an envelope says in its first byte when its message is as it is: neither compressed nor the last words of a stream. */
+const PLAIN = 0;
+
+/**
+ * Has what is in a message counted before connect decodes it, as everywhere else. Messages in JSON are read by its own
+ * parser, which is quick, and held to the rules behind it.
+ */
+function counting({ method, maxRequestBytes }: Route, handler: UniversalHandler): UniversalHandler {
+  async function* counted(body: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+    for await (const { flags, data } of transformSplitEnvelope(maxRequestBytes)(body)) {
+      if (flags === PLAIN) refuseCrowded(method.input, data);
+      yield encodeEnvelope(flags, data);
+    }
+  }
+  const handle: UniversalHandlerFn = (request) => {
+    const isBinary = request.header.get("content-type")?.endsWith("+json") !== true;
+    return handler(isBinary ? { ...request, body: counted(request.body as AsyncIterable<Uint8Array>) } : request);
+  };
+  return Object.assign(handle, handler);
 }
 
 async function* serve(
@@ -84,7 +113,8 @@ async function* receiveAll(route: Route, requests: AsyncIterable<Message>): Asyn
   try {
     yield* requests;
   } catch (error) {
-    throw fromParser(route, error);
+    const { cause } = ConnectError.from(error);
+    throw cause instanceof ServiceError ? cause : fromParser(route, error);
   }
 }
 

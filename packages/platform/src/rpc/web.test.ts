@@ -134,6 +134,25 @@ describe("plain HTTP with JSON", () => {
     expect(error).toMatchObject({ status, code, reason, domain: "licet.dev" });
   });
 
+  test.each([
+    ["more bytes than its method takes", "4000\r\n".concat("x".repeat(16_384), "\r\n").repeat(20), "MESSAGE_TOO_LARGE"],
+    ["a byte in each of many chunks", "1\r\n1\r\n".repeat(20_000), "send fewer and larger ones"],
+  ])("a body of unknown length with %s is answered and cut off", async (_what, chunks, answer) => {
+    const { webUrl } = await start();
+    const socket = connect(Number(new URL(webUrl).port), "127.0.0.1");
+    socket.on("error", () => {});
+    let text = "";
+    socket.setEncoding("utf8").on("data", (some) => {
+      text += some;
+    });
+    const closed = new Promise((resolve) => socket.once("close", resolve));
+    const head = `POST /testing.v1.EchoService/Echo HTTP/1.1\r\nhost: x\r\nauthorization: ${key.authorization}\r\n`;
+    socket.write(`${head}content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n${chunks}`);
+    await closed;
+    expect(text).toMatch(/^HTTP\/1\.1 400 /);
+    expect(text).toContain(answer);
+  });
+
   test("a refusal names the field", async () => {
     await start();
     const wrongType = await errorOf(await post("Echo", '{"text":"x","count":"many"}'));
@@ -219,6 +238,13 @@ describe("gRPC-Web by hand", () => {
     ["half a frame", "Echo", frame(request("a")).subarray(0, 6), "MALFORMED_MESSAGE"],
     ["a message too large", "Expand", frame(request("x".repeat(70_000))), "MESSAGE_TOO_LARGE"],
     ["a broken rule", "Expand", frame(request("")), "INVALID_FIELD"],
+    // Whatever follows them: that they are too many is seen before anything is decoded.
+    [
+      "too many items",
+      "Expand",
+      frame(Buffer.concat([Buffer.alloc(202, Buffer.from([0x22, 0])), Buffer.from([0xff])])),
+      "INVALID_FIELD",
+    ],
   ])("refuses %s with its reason", async (_what, path, body, reason) => {
     await start();
     expect(await grpcWeb(path, body)).toMatchObject({ status: "3", error: { code: "INVALID_ARGUMENT", reason } });

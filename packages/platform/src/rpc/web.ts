@@ -14,6 +14,7 @@ import type { ServiceBinding } from "./handlers.ts";
 import { createHttpPort } from "./http-port.ts";
 import type { Pipeline, Route } from "./pipeline.ts";
 import { createOpenCalls, hostPort, LAST_WORDS_MS, type OpenCalls, type RpcServer } from "./server.ts";
+import { bodyOf } from "./web-body.ts";
 import { peerKey, toConnectError } from "./web-call.ts";
 import { serveEnveloped } from "./web-stream.ts";
 import { serveConnectUnary } from "./web-unary.ts";
@@ -94,8 +95,8 @@ async function answer(
   const { remoteAddress = "unknown", remotePort = 0 } = request.socket;
   const values = createContextValues().set(peerKey, hostPort(remoteAddress, remotePort));
   try {
-    const universal = universalRequestFromNodeRequest(request, response, undefined, values);
-    await universalResponseToNodeResponse(await handler(universal), response);
+    const universal = universalRequestFromNodeRequest(request, response, null, values);
+    await universalResponseToNodeResponse(await handler({ ...universal, body: bodyOf(request, response) }), response);
   } catch (error) {
     // Either the request has no usable address, or the connection broke while we answered.
     logger.debug({ err: error, url: request.url }, "web server: a request could not be answered");

@@ -37,17 +37,20 @@ export interface RedisCacheOptions {
   /** Begins every key, such as `licet:entitlements:v1:`; another format needs another one. */
   readonly prefix: string;
   readonly logger: Logger;
+  /** How long, in milliseconds, an answer of Redis may take; 50 when absent. */
+  readonly commandTimeoutMs?: number;
 }
 
 /**
  * Creates a shared cache in Redis. It need not be there: connecting goes on in the background, and a call is neither
  * queued nor repeated. Values are checked against their key, version and moment when they are read.
  */
-export function createRedisCache({ url, prefix, logger }: RedisCacheOptions): SharedCache {
+export function createRedisCache(options: RedisCacheOptions): SharedCache {
+  const { url, prefix, logger, commandTimeoutMs = COMMAND_TIMEOUT_MS } = options;
   const redis = new Redis(url, {
     enableOfflineQueue: false,
     maxRetriesPerRequest: 1,
-    commandTimeout: COMMAND_TIMEOUT_MS,
+    commandTimeout: commandTimeoutMs,
     autoResendUnfulfilledCommands: false,
     connectTimeout: 1_000,
     retryStrategy: (attempts) => Math.min(attempts * 100, MAX_RECONNECT_MS),

@@ -41,6 +41,7 @@ export type EchoRequest = Message<"testing.v1.EchoRequest"> & {
   count: number;
   /** 0 or 1. */
   color: number;
+  /** At most 100. */
   parts: Part[];
   at?: Timestamp;
   /** Percent; its rule can't be judged for 100. */
@@ -61,7 +62,7 @@ type Method<K> = { methodKind: K; input: GenMessage<EchoRequest>; output: GenMes
 
 /** The service, as generated code would type it. */
 export type EchoServiceDesc = GenService<{
-  /** Safe to repeat; 1 s. */
+  /** Safe to repeat; 4 s. */
   echo: Method<"unary">;
   /** Not safe to repeat. */
   write: Method<"unary">;
@@ -175,7 +176,13 @@ const file = create(FileDescriptorProtoSchema, {
           { typeName: ".testing.v1.Color" },
           { type: { case: "enum", value: { definedOnly: true } } },
         ),
-        field("parts", 4, FieldType.MESSAGE, { typeName: ".testing.v1.Part", label: Label.REPEATED }),
+        field(
+          "parts",
+          4,
+          FieldType.MESSAGE,
+          { typeName: ".testing.v1.Part", label: Label.REPEATED },
+          { type: { case: "repeated", value: { maxItems: 100n } } },
+        ),
         field("at", 5, FieldType.MESSAGE, { typeName: ".google.protobuf.Timestamp" }),
         field("discount", 6, FieldType.INT32, {}, { cel: [divides] }),
       ],
@@ -189,7 +196,7 @@ const file = create(FileDescriptorProtoSchema, {
     {
       name: "EchoService",
       method: [
-        method("Echo", { deadlineMs: 1_000 }),
+        method("Echo", { deadlineMs: 4_000 }),
         method("Write", { idempotency: Idempotency.IDEMPOTENCY_UNKNOWN }),
         method("Batch", { maxRequestBytes: 200_000 }),
         method("Hurry", { deadlineMs: 50 }),

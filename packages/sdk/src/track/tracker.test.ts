@@ -73,8 +73,7 @@ test("every event counts once, whatever happens to requests and answers, with an
     ),
     { numRuns: 15 },
   );
-  // Each course with a spool waits for the disk, which others may keep busy.
-}, 120_000);
+});
 
 test("what waits goes together: a batch at once when it is full, others after the interval", async () => {
   const server = createServer();
@@ -123,7 +122,7 @@ test("an event that the server refuses costs none of the others", async () => {
 test("without a spool, close gives up in time and tells how many are lost", async () => {
   const problems: TrackProblem[] = [];
   const send: Send = async () => ({ kind: "LATER", error: new Error("no connection"), retryAfterMs: 0 });
-  const tracker = createTracker(send, { closeTimeoutMs: 20, onProblem: (problem) => void problems.push(problem) });
+  const tracker = createTracker(send, { closeTimeoutMs: 200, onProblem: (problem) => void problems.push(problem) });
   for (let i = 0; i < 1_500; i++) tracker.track(order);
   await tracker.close();
   expect(tracker.counts()).toMatchObject({ tracked: 1_500, delivered: 0, lost: 1_500, waiting: 0 });

@@ -2,6 +2,7 @@ import { UsageMeteringService } from "@licet/contracts/licet/metering/v1/usage_m
 import { type Handlers, implement, type ServiceBinding } from "@licet/platform/rpc/handlers";
 import type { Context } from "../context.ts";
 import { getUsageStats } from "./get-usage-stats.ts";
+import { decodeTrackUsage, decodeTrackUsageBatch } from "./hand-decoder.ts";
 import { listQuarantinedEvents } from "./list-quarantined-events.ts";
 import { trackUsage } from "./track-usage.ts";
 import { trackUsageBatch } from "./track-usage-batch.ts";
@@ -15,5 +16,6 @@ const usage: Handlers<typeof UsageMeteringService, Context> = {
 
 /** All services of usage metering, bound to their context. */
 export function bindServices(ctx: Context): ServiceBinding[] {
-  return [implement(UsageMeteringService, ctx, usage)];
+  const decoders = { trackUsage: decodeTrackUsage, trackUsageBatch: decodeTrackUsageBatch };
+  return [{ ...implement(UsageMeteringService, ctx, usage), shortcuts: { decoders } }];
 }

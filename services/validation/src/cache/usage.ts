@@ -101,7 +101,7 @@ export function createUsageCache({ partitions, maxCustomers, latestMs, now }: Us
       if (known !== undefined && known.version > version) return false;
       const levels = toLevels(message);
       if (known?.version === version && isDeepStrictEqual(known.levels, levels)) return false;
-      if (known === undefined && store.size >= maxCustomers) hasDropped = dropOne() !== undefined;
+      if (known === undefined && store.size >= maxCustomers) hasDropped = dropOne() !== undefined || hasDropped;
       store.set(key, { version, levels });
       return true;
     },

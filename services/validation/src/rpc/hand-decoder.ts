@@ -7,6 +7,15 @@ import {
   ValidateFeatureRequestSchema,
   type ValidateStreamRequest,
 } from "@licet/contracts/licet/validation/v1/validation_service_pb";
+import {
+  lengthAt,
+  readCode,
+  readEntry,
+  readText,
+  readVarint,
+  startOf,
+  toBuffer,
+} from "@licet/platform/rpc/hand-decoding";
 
 // Decoders of the requests as clients write them: fields that are known, each once where it is no list, lengths written
 // in the fewest bytes, texts of ASCII. What they return is what the generated code decodes, and keeps the contract's
@@ -14,15 +23,12 @@ import {
 // the two by the million. The rules are those of validation_service.proto.
 
 const MAX_CUSTOMER_BYTES = 255;
-const MAX_FEATURE_BYTES = 63;
 const MAX_FEATURES = 1_000;
 const MAX_PAIRS = 64;
-const MAX_KEY_BYTES = 64;
-const MAX_VALUE_BYTES = 256;
+/** Of the context, in characters. */
+const MOST = { key: 64, value: 256 };
 const MAX_BATCH = 1_000;
 const MAX_STREAMED = 100;
-/** A varint of so many bytes is exact as a number. */
-const MAX_VERSION_BYTES = 7;
 
 /** The tags of fields that have a length: the field's number times 8, plus 2. */
 const CUSTOMER_ID = 0x0a;
@@ -30,14 +36,7 @@ const FEATURE = 0x12;
 const CONTEXT = 0x1a;
 const AT_LEAST = 0x2a;
 const QUESTIONS = 0x0a;
-const KEY = 0x0a;
-const VALUE = 0x12;
 const TOKEN_VERSION = 0x10;
-
-/** By byte, whether a feature's code may begin with it (2), or only go on (1). */
-const codeBytes = new Uint8Array(256);
-for (const byte of Buffer.from("abcdefghijklmnopqrstuvwxyz0123456789")) codeBytes[byte] = 2;
-for (const byte of Buffer.from("_.-")) codeBytes[byte] = 1;
 
 /** Decodes a ValidateFeatureRequest; undefined: let the generated code do it. */
 export function decodeQuestion(bytes: Uint8Array): ValidateFeatureRequest | undefined {
@@ -167,7 +166,7 @@ function readFields(bytes: Buffer, from: number, to: number, features: string[] 
       if (feature === undefined) return undefined;
       features?.push(feature);
     } else if (tag === CONTEXT && pairs < MAX_PAIRS) {
-      if (!readEntry(bytes, start, end, context)) return undefined;
+      if (!readEntry(bytes, start, end, context, MOST)) return undefined;
       pairs++;
     } else if (tag === AT_LEAST && atLeast === undefined) {
       atLeast = readToken(bytes, start, end);
@@ -177,56 +176,6 @@ function readFields(bytes: Buffer, from: number, to: number, features: string[] 
   }
   if (customerId === undefined || (atLeast !== undefined && atLeast.customerId !== customerId)) return undefined;
   return { customerId, feature, context, atLeast };
-}
-
-/** Where the value begins whose length is at `at`. */
-function startOf(bytes: Buffer, at: number): number {
-  return at + ((bytes[at] ?? 0) < 0x80 ? 1 : 2);
-}
-
-/** A length of one byte or two, in the fewest; NaN, which compares with nothing, for any other. */
-function lengthAt(bytes: Buffer, at: number): number {
-  const low = bytes[at];
-  if (low === undefined) return Number.NaN;
-  if (low < 0x80) return low;
-  const high = bytes[at + 1];
-  return high === undefined || high === 0 || high >= 0x80 ? Number.NaN : (low & 0x7f) | (high << 7);
-}
-
-/** A text of ASCII without U+0000; undefined for any other, and for one of another length. */
-function readText(bytes: Buffer, start: number, end: number, least: number, most: number): string | undefined {
-  const length = end - start;
-  if (length < least || length > most) return undefined;
-  for (let at = start; at < end; at++) {
-    const byte = bytes[at] as number;
-    if (byte === 0 || byte >= 0x80) return undefined;
-  }
-  return toText(bytes, start, end);
-}
-
-/** A code: `^[a-z0-9][a-z0-9_.-]{0,62}$`. */
-function readCode(bytes: Buffer, start: number, end: number): string | undefined {
-  if (end - start > MAX_FEATURE_BYTES || codeBytes[bytes[start] as number] !== 2 || end === start) return undefined;
-  for (let at = start + 1; at < end; at++) {
-    if (codeBytes[bytes[at] as number] === 0) return undefined;
-  }
-  return toText(bytes, start, end);
-}
-
-/** Reads an entry of the context, key first, into it; false where it is another one, or its key is there. */
-function readEntry(bytes: Buffer, start: number, end: number, context: Record<string, string>): boolean {
-  if (bytes[start] !== KEY) return false;
-  const keyStart = startOf(bytes, start + 1);
-  const keyEnd = keyStart + lengthAt(bytes, start + 1);
-  if (!(keyEnd < end) || bytes[keyEnd] !== VALUE) return false;
-  const valueStart = startOf(bytes, keyEnd + 1);
-  if (valueStart + lengthAt(bytes, keyEnd + 1) !== end) return false;
-  const key = readText(bytes, keyStart, keyEnd, 1, MAX_KEY_BYTES);
-  const value = readText(bytes, valueStart, end, 0, MAX_VALUE_BYTES);
-  // Of these names objects have something already.
-  if (key === undefined || value === undefined || key in context) return false;
-  context[key] = value;
-  return true;
 }
 
 /** A consistency token with both its fields, in their order. */
@@ -239,26 +188,4 @@ function readToken(bytes: Buffer, start: number, end: number): ConsistencyToken 
   const version = readVarint(bytes, textEnd + 1, end);
   if (customerId === undefined || version === undefined) return undefined;
   return { $typeName: "licet.licensing.v1.ConsistencyToken", customerId, version: BigInt(version) };
-}
-
-/** A positive number that takes all the bytes from `start` to `end`, in the fewest. */
-function readVarint(bytes: Buffer, start: number, end: number): number | undefined {
-  const length = end - start;
-  if (length < 1 || length > MAX_VERSION_BYTES) return undefined;
-  let value = 0;
-  for (let at = end - 1; at >= start; at--) {
-    const byte = bytes[at] as number;
-    if (at === end - 1 ? byte === 0 || byte >= 0x80 : byte < 0x80) return undefined;
-    value = value * 0x80 + (byte & 0x7f);
-  }
-  return value;
-}
-
-function toText(bytes: Buffer, start: number, end: number): string {
-  return bytes.toString("latin1", start, end);
-}
-
-/** The same bytes as a Buffer, whose texts are made by native code. */
-export function toBuffer(bytes: Uint8Array): Buffer {
-  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

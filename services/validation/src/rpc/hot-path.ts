@@ -7,13 +7,14 @@ import {
 import { decide, type Facts, type Outcome } from "@licet/decide/decide";
 import type { Usage } from "@licet/decide/entitlement";
 import { usageStalenessMs } from "@licet/decide/usage";
+import { toBuffer } from "@licet/platform/rpc/hand-decoding";
 import type { FoundSnapshot } from "../cache/snapshots.ts";
 import type { Context } from "../context.ts";
 import { toCounts } from "../metrics.ts";
 import { checkColumns, toColumnsResponse } from "./columns.ts";
 import { toQuestion, toResponse } from "./convert.ts";
 import { createFeatureLists, type FeatureList } from "./feature-lists.ts";
-import { customerBefore, decodeQuestion, endOfCustomer, toBuffer } from "./hand-decoder.ts";
+import { customerBefore, decodeQuestion, endOfCustomer } from "./hand-decoder.ts";
 import { createMemo } from "./memo.ts";
 import { holds, type Prepared, type Reply, toBytes, weightOf } from "./prepared.ts";
 

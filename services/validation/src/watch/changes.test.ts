@@ -1,8 +1,9 @@
 import { describe, expect, test } from "@jest/globals";
+import fc from "fast-check";
 import { type Change, createChanges } from "./changes.ts";
 
 const customer = (name: string, tenant = "tradsys"): Change => ({ tenant, kind: "customer", name });
-const everyone = (): boolean => true;
+const everyone = undefined;
 const bootMs = 1_000;
 
 function begun(maxChanges = 8) {
@@ -17,7 +18,7 @@ describe("what has changed", () => {
     for (const name of ["a", "b", "a"]) changes.note(customer(name));
     changes.note(customer("c", "rankmath"));
     changes.note({ tenant: "tradsys", kind: "product", name: "trading" });
-    const found = changes.read(0, "tradsys", (name) => name !== "b", 10);
+    const found = changes.read(0, "tradsys", new Set(["a", "c"]), 10);
     expect(found).toEqual({ next: 5, customers: new Set(["a"]), products: new Set(["trading"]) });
   });
 
@@ -35,6 +36,29 @@ describe("what has changed", () => {
     expect(changes.read(0, "tradsys", everyone, 10)).toBeUndefined();
     expect(changes.read(1, "tradsys", everyone, 10)?.customers).toEqual(new Set(["b", "c", "d"]));
   });
+});
+
+test("whoever wants a few finds, from any place on, what whoever wants all finds of them", () => {
+  const names = ["a", "b", "c", "d"];
+  const anyChange = fc.record<Change>({
+    tenant: fc.constantFrom("tradsys", "rankmath"),
+    kind: fc.constantFrom("customer", "customer", "product"),
+    name: fc.constantFrom(...names),
+  });
+  const anyWanted = fc.uniqueArray(fc.constantFrom(...names), { minLength: 1 });
+  fc.assert(
+    fc.property(fc.array(anyChange, { maxLength: 40 }), fc.nat(40), anyWanted, (all, from, names) => {
+      const changes = begun();
+      for (const change of all) changes.note(change);
+      const wanted = new Set(names);
+      const ofAll = changes.read(from, "tradsys", everyone, 100);
+      const expected = ofAll && {
+        ...ofAll,
+        customers: new Set([...ofAll.customers].filter((name) => wanted.has(name))),
+      };
+      expect(changes.read(from, "tradsys", wanted, 100)).toEqual(expected);
+    }),
+  );
 });
 
 describe("the place to go on from", () => {

@@ -23,11 +23,13 @@ export interface Told {
 }
 
 /**
- * The opaque token of a watch that was told everything before these times. It names no place of an instance's own, so
- * another one understands it, and nothing secret.
+ * Makes the opaque tokens of a watch that was told everything before some times. They name no place of an instance's own, so
+ * another one understands them, and nothing secret.
  */
-export function encodeResumeToken({ asOfMs, usageAsOfMs }: Told, scope: WatchScope): string {
-  return Buffer.from(`watch-2:${asOfMs}:${usageAsOfMs ?? ""}:${digest(scope)}`).toString("base64url");
+export function resumeTokensOf(scope: WatchScope): (told: Told) => string {
+  const ofScope = digest(scope);
+  return ({ asOfMs, usageAsOfMs }) =>
+    Buffer.from(`watch-2:${asOfMs}:${usageAsOfMs ?? ""}:${ofScope}`).toString("base64url");
 }
 
 /**

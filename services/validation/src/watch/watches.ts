@@ -3,6 +3,7 @@ import { platformError } from "@licet/platform/errors";
 import type { WatchLimits } from "../config.ts";
 import { tooManyWatches } from "../errors.ts";
 import { type Change, type Changes, createChanges, type FoundChanges } from "./changes.ts";
+import { createPulse } from "./pulse.ts";
 import type { WatchScope } from "./resume-token.ts";
 
 /** One open watch. */
@@ -14,12 +15,14 @@ export interface Watch {
    */
   read(from: number): FoundChanges | undefined;
   /**
-   * As `read`, of what customers have used. That ends no `wait`: it is looked for each second, so that of a customer who
-   * uses something all the time a watch is told no more often.
+   * As `read`, of what customers have used. That ends no `wait`: it is looked for with each heartbeat, so that of a customer
+   * who uses something all the time a watch is told no more often.
    */
   readUsage(from: number): FoundChanges | undefined;
-  /** Resolves once something watched has changed since the last `read`, after `timeoutMs`, or when the signal aborts. */
-  wait(timeoutMs: number, signal: AbortSignal): Promise<void>;
+  /** Whether a heartbeat has become due since this was last asked. */
+  takeBeat(): boolean;
+  /** Resolves once something watched has changed since the last `read`, a heartbeat is due, or the signal has aborted. */
+  wait(): Promise<void>;
   close(): void;
 }
 
@@ -45,10 +48,11 @@ export interface Watches {
   /**
    * Opens a watch; close it when it is over.
    *
+   * @param signal ends its waiting when it aborts.
    * @throws {ServiceError} RESOURCE_EXHAUSTED `TOO_MANY_WATCHES`; UNAVAILABLE with DEPENDENCY_UNAVAILABLE before `admit`,
    *   with SHUTTING_DOWN after `stop`.
    */
-  open(scope: WatchScope): Watch;
+  open(scope: WatchScope, signal: AbortSignal): Watch;
   /** How many are open. */
   readonly size: number;
   /** Lets none begin any more, and those that are open end. */
@@ -81,6 +85,7 @@ export function createWatches(
   const changes = createChanges(partitions.snapshots, sizes.maxChanges);
   const usageChanges = createChanges(partitions.usage, sizes.maxChanges);
   const tenants = new Map<string, OfTenant>();
+  const pulse = createPulse(limits.heartbeatMs);
   let state: "starting" | "open" | "stopped" = "starting";
   let total = 0;
 
@@ -117,23 +122,35 @@ export function createWatches(
     usageChanged({ tenant, customerId }) {
       usageChanges.note({ tenant, kind: "customer", name: customerId });
     },
-    open({ tenant, customerIds }) {
+    open({ tenant, customerIds }, signal) {
       const ofTenant = admitOne(tenant);
       const waiter = createWaiter();
       const leave = enter(ofTenant, waiter, customerIds);
+      let due = false;
+      const rest = pulse.join(() => {
+        due = true;
+        waiter.wake();
+      });
+      // Never taken away: the signal lives no longer than the watch.
+      signal.addEventListener("abort", waiter.wake);
       total++;
-      const named = customerIds.length === 0 ? undefined : new Set(customerIds);
-      const wants = (customerId: string): boolean => named === undefined || named.has(customerId);
+      const wanted = customerIds.length === 0 ? undefined : new Set(customerIds);
       return {
         read(from) {
           if (state === "stopped") throw ending();
           waiter.rest();
-          return changes.read(from, tenant, wants, maxAtOnce);
+          return changes.read(from, tenant, wanted, maxAtOnce);
         },
-        readUsage: (from) => usageChanges.read(from, tenant, wants, maxAtOnce),
-        wait: waiter.wait,
+        readUsage: (from) => usageChanges.read(from, tenant, wanted, maxAtOnce),
+        takeBeat() {
+          const taken = due;
+          due = false;
+          return taken;
+        },
+        wait: () => (signal.aborted ? Promise.resolve() : waiter.wait()),
         close() {
           leave();
+          rest();
           total--;
           if (ofTenant.all.size === 0) tenants.delete(tenant);
         },
@@ -170,9 +187,9 @@ function enter({ all, whole, byCustomer }: OfTenant, waiter: Waiter, customerIds
 
 /** One who waits to be woken; being woken while nobody waits is remembered until the next rest. */
 interface Waiter {
-  wake(): void;
+  readonly wake: () => void;
   rest(): void;
-  wait(timeoutMs: number, signal: AbortSignal): Promise<void>;
+  wait(): Promise<void>;
 }
 
 function createWaiter(): Waiter {
@@ -182,22 +199,15 @@ function createWaiter(): Waiter {
     wake() {
       woken = true;
       resume?.();
+      resume = undefined;
     },
     rest() {
       woken = false;
     },
-    wait(timeoutMs, signal) {
-      if (woken || signal.aborted) return Promise.resolve();
+    wait() {
+      if (woken) return Promise.resolve();
       return new Promise((resolve) => {
-        const done = (): void => {
-          clearTimeout(timer);
-          signal.removeEventListener("abort", done);
-          resume = undefined;
-          resolve();
-        };
-        const timer = setTimeout(done, timeoutMs);
-        signal.addEventListener("abort", done);
-        resume = done;
+        resume = resolve;
       });
     },
   };
