@@ -280,7 +280,7 @@ class Watched implements WatchedFacts {
     const holds = this.#holds.get(customerId);
     if (holds === undefined) return;
     if (ended.facts) holds.facts.heldUntilMs = this.factsAsOfMs;
-    if (ended.usage) holds.usage.heldUntilMs = this.#usageVouchedMs ?? Number.NEGATIVE_INFINITY;
+    if (ended.usage) holds.usage.heldUntilMs = this.#usageVouchedOf(customerId) ?? Number.NEGATIVE_INFINITY;
     if (ended.facts && ended.usage) this.#holds.delete(customerId);
     else if (ended.facts) this.#holds.set(customerId, { ...holds, facts: { heldUntilMs: undefined } });
     else this.#holds.set(customerId, { ...holds, usage: { heldUntilMs: undefined } });
@@ -318,9 +318,11 @@ class Watched implements WatchedFacts {
   }
 
   #vouchUsage(asOfMs: number): void {
-    const wasUnknown = this.#usageVouchedMs === undefined;
-    this.#usageVouchedMs = Math.max(this.#usageVouchedMs ?? asOfMs, asOfMs);
-    if (wasUnknown) this.#decider.forgetAll();
+    const before = this.#usageVouchedMs;
+    // An instance that is behind vouches for newcomers less far than another one has for the others.
+    if (before !== undefined && asOfMs < before) return;
+    this.#usageVouchedMs = asOfMs;
+    if (before === undefined) this.#decider.forgetAll();
     else for (const customerId of this.#newcomers) this.#decider.forget(customerId);
     this.#newcomers.clear();
   }
@@ -344,14 +346,14 @@ class Watched implements WatchedFacts {
     return {
       snapshot: known?.snapshot,
       catalogs: this.#catalogs,
-      usage: usage && { levels: usage.levels, asOfMs: this.#usageHeldUntil(usage.asOfMs) },
+      usage: usage && { levels: usage.levels, asOfMs: this.#usageHeldUntil(customerId, usage.asOfMs) },
       overdueMs,
       holdsUntilMs: overdueMs < 0 ? this.factsAsOfMs + FENCE_MS : undefined,
       stalenessMs: (atMs) => Math.max(0, atMs - (facts.heldUntilMs ?? this.factsAsOfMs)),
       usageStalenessMs: (atMs) =>
         usageAsOfMs === undefined
           ? undefined
-          : Math.max(0, atMs - this.#usageHeldUntil(usageAsOfMs, usageHold?.heldUntilMs)),
+          : Math.max(0, atMs - this.#usageHeldUntil(customerId, usageAsOfMs, usageHold?.heldUntilMs)),
     };
   }
 
@@ -362,13 +364,17 @@ class Watched implements WatchedFacts {
 
   /** As {@link #usageOf}; of whom nothing was told has used nothing where somebody vouches for that. */
   #usageAtAll(known: KnownCustomer): KnownUsage | undefined {
-    const isVouchedFor = this.#usageVouchedMs !== undefined && !this.#newcomers.has(known.snapshot.customerId);
-    return this.#usageOf(known) ?? (isVouchedFor ? nothingUsed : undefined);
+    const vouchedMs = this.#usageVouchedOf(known.snapshot.customerId);
+    return this.#usageOf(known) ?? (vouchedMs === undefined ? undefined : nothingUsed);
   }
 
   /** What was accepted before is in it, as long as it is held: of what it lacks then, a later message would have told. */
-  #usageHeldUntil(asOfMs: number, heldUntilMs?: number | undefined): number {
-    return Math.max(asOfMs, heldUntilMs ?? this.#usageVouchedMs ?? Number.NEGATIVE_INFINITY);
+  #usageHeldUntil(customerId: string, asOfMs: number, heldUntilMs?: number | undefined): number {
+    return Math.max(asOfMs, heldUntilMs ?? this.#usageVouchedOf(customerId) ?? Number.NEGATIVE_INFINITY);
+  }
+
+  #usageVouchedOf(customerId: string): number | undefined {
+    return this.#newcomers.has(customerId) ? undefined : this.#usageVouchedMs;
   }
 
   #whyNoFacts(customerId: string): WhyNoFacts {

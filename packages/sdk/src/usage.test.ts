@@ -143,6 +143,9 @@ describe("usage that a watch tells", () => {
     expect(check().usageStalenessMs).toBe(0);
     expect(check("newcomer")).toMatchObject({ allowed: true, usageStalenessMs: undefined });
     expect(open(facts.save()).check("newcomer").usageStalenessMs).toBeUndefined();
+    // An instance that is behind does so less far than the one before.
+    beat("heartbeat", noon - 1);
+    expect(check("newcomer").usageStalenessMs).toBeUndefined();
     beat("heartbeat", noon);
     expect(check("newcomer").usageStalenessMs).toBe(0);
     expect(open(facts.save()).check("newcomer").usageStalenessMs).toBe(0);

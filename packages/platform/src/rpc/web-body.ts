@@ -41,7 +41,8 @@ export async function* bodyOf(request: IncomingMessage, response: ServerResponse
   };
   request.on("aborted", left).on("error", left).on("close", left);
   request.on("end", () => end()).on("data", take);
-  if (request.aborted || request.destroyed) left();
+  // Nobody else reads it, so one that was read has ended with its call, before anybody asked for it.
+  if (request.aborted || request.destroyed || request.readableEnded) left();
   try {
     for (;;) {
       if (over?.error !== undefined) throw over.error;
@@ -67,10 +68,10 @@ export async function* bodyOf(request: IncomingMessage, response: ServerResponse
 /** Ends what is still sent of a body, once its answer is on its way. */
 function cutOff(request: IncomingMessage, response: ServerResponse): void {
   request.pause();
-  const cut = (): void => {
-    if (request instanceof Http2ServerRequest) request.stream.close(constants.NGHTTP2_NO_ERROR);
-    else request.destroy();
-  };
-  if (response.writableFinished) cut();
-  else response.once("finish", cut);
+  if (request instanceof Http2ServerRequest) {
+    // Its response tells that it is finished only when the stream is closed. Trailers are sent in the next turn, and end it.
+    const cut = () => request.stream.close(constants.NGHTTP2_NO_ERROR);
+    request.stream.once("wantTrailers", () => setImmediate(cut));
+  } else if (response.writableFinished) request.destroy();
+  else response.once("finish", () => request.destroy());
 }

@@ -64,7 +64,7 @@ function counting({ method, maxRequestBytes }: Route, handler: UniversalHandler)
     }
   }
   const handle: UniversalHandlerFn = (request) => {
-    const isBinary = request.header.get("content-type")?.endsWith("+json") !== true;
+    const isBinary = !/\+json\b/i.test(request.header.get("content-type") ?? "");
     return handler(isBinary ? { ...request, body: counted(request.body as AsyncIterable<Uint8Array>) } : request);
   };
   return Object.assign(handle, handler);

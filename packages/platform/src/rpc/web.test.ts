@@ -1,4 +1,5 @@
 import { once } from "node:events";
+import { connect as connectHttp2, type IncomingHttpHeaders } from "node:http2";
 import { connect } from "node:net";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { createClient } from "@connectrpc/connect";
@@ -40,6 +41,19 @@ function post(path: string, body: RequestInit["body"], headers: Record<string, s
     headers: { "content-type": "application/json", ...key, ...headers },
     body: body ?? null,
   });
+}
+
+/** A call over HTTP/2 on a connection of its own, for a test to write its body. */
+function openHttp2(webUrl: string, path: string) {
+  const session = connectHttp2(webUrl);
+  const stream = session.request({
+    ":method": "POST",
+    ":path": `/testing.v1.EchoService/${path}`,
+    "content-type": "application/json",
+    ...key,
+  });
+  stream.on("error", () => {});
+  return { session, stream };
 }
 
 /** What people read of an error: the JSON and the readable form of its ErrorInfo and BadRequest. */
@@ -151,6 +165,29 @@ describe("plain HTTP with JSON", () => {
     await closed;
     expect(text).toMatch(/^HTTP\/1\.1 400 /);
     expect(text).toContain(answer);
+  });
+
+  test("over HTTP/2 too a body with more bytes is answered and cut off", async () => {
+    const { webUrl } = await start();
+    const { session, stream } = openHttp2(webUrl, "Echo");
+    // It never ends it.
+    stream.write("x".repeat(70_000));
+    const closed = new Promise((resolve) => stream.once("close", resolve));
+    let text = "";
+    for await (const some of stream.setEncoding("utf8")) text += some;
+    expect(text).toContain("MESSAGE_TOO_LARGE");
+    await closed;
+    session.destroy();
+  });
+
+  test("whoever never ends a body keeps a slot until the deadline and no longer", async () => {
+    const { webUrl } = await start({ maxConcurrent: 1 });
+    const { session, stream } = openHttp2(webUrl, "Hurry");
+    stream.write('{"text":');
+    const [headers] = (await once(stream, "response")) as [IncomingHttpHeaders];
+    expect(headers[":status"]).toBe(504);
+    await until("the slot is free again", async () => (await post("Anyone", '{"text":"x"}')).status === 200);
+    session.destroy();
   });
 
   test("a refusal names the field", async () => {

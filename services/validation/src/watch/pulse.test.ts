@@ -28,18 +28,30 @@ test("each member is called once in a period, and no more than its share of them
 
 test("after a standstill members are caught up with bit by bit, once at most, and are spread as before", () => {
   const pulse = createPulse(1_000);
-  const { beats, total } = join(pulse, 1_000);
+  const { beats, total } = join(pulse, 10_000);
   const now = performance.now.bind(performance);
   const clock = jest.spyOn(performance, "now").mockImplementation(() => now() + 5_000);
   jest.advanceTimersByTime(20);
-  expect(total()).toBe(40);
+  expect(total()).toBe(600);
   jest.advanceTimersByTime(2_000);
   expect(Math.max(...beats)).toBeLessThanOrEqual(4);
   expect(Math.min(...beats)).toBeGreaterThanOrEqual(2);
   const before = total();
   jest.advanceTimersByTime(20);
-  expect(total() - before).toBe(20);
+  expect(total() - before).toBe(200);
   clock.mockRestore();
+});
+
+test("few are called on time however long a turn takes", () => {
+  const pulse = createPulse(1_000);
+  const { beats } = join(pulse, 3);
+  const now = performance.now.bind(performance);
+  let turns = 0;
+  const clock = jest.spyOn(performance, "now").mockImplementation(() => now() + turns * 380);
+  for (; turns < 50; turns++) jest.advanceTimersByTime(20);
+  clock.mockRestore();
+  // 50 turns of 400 ms.
+  expect(Math.min(...beats)).toBeGreaterThanOrEqual(19);
 });
 
 test("whoever has left is not called, and nothing runs for nobody", () => {

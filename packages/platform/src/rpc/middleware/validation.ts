@@ -16,7 +16,9 @@ export function validation(rules: MessageRules): Middleware {
       if (!isProved(request)) rules.check(input, request);
     };
     if (methodKind === "unary" || methodKind === "server_streaming") {
-      const request = (await call.exchange.receive()) as Message;
+      const received = call.exchange.receive() as Message | Promise<Message>;
+      // Whoever never ends a body does not keep what the call takes up beyond its deadline.
+      const request = received instanceof Promise ? await unlessAborted(call.signal, received) : received;
       check(request);
       call.input = request;
     } else {
