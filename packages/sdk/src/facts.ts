@@ -191,7 +191,7 @@ class Watched implements WatchedFacts {
 
   save(): SavedFacts {
     const { resumeToken, factsAsOfMs, usageAsOfMs } = this;
-    return { resumeToken, factsAsOfMs, usageAsOfMs, messages: this.#messages() };
+    return { resumeToken, factsAsOfMs, usageAsOfMs, messages: this.#messages(usageAsOfMs !== undefined) };
   }
 
   close(): void {
@@ -199,11 +199,12 @@ class Watched implements WatchedFacts {
     this.#decider.forgetAll();
   }
 
-  *#messages(): Generator<Uint8Array> {
+  /** @param vouched whether usage is vouched for of all there are: who comes while they are read is left to the token then. */
+  *#messages(vouched: boolean): Generator<Uint8Array> {
     for (const catalog of this.#catalogs.values()) yield encode({ case: "catalog", value: catalogToWire(catalog) });
     for (const customerId of this.#customers.keys()) {
       const known = this.#customers.peek(customerId);
-      if (known === undefined) continue;
+      if (known === undefined || (vouched && this.#newcomers.has(customerId))) continue;
       yield encode({ case: "snapshot", value: snapshotToWire(known.snapshot) });
       const usage = this.#usageOf(known);
       if (usage) yield encode({ case: "usage", value: usageToWire({ customerId, ...usage }) });

@@ -151,6 +151,15 @@ describe("usage that a watch tells", () => {
     expect(open(facts.save()).check("newcomer").usageStalenessMs).toBe(0);
   });
 
+  test("is not saved as vouched for of a customer who comes while it is saved", () => {
+    const { snapshot, facts } = opened();
+    const saved = facts.save();
+    snapshot(1n, "newcomer");
+    const again = open({ ...saved, messages: [...saved.messages] });
+    expect(again.check().usageStalenessMs).toBe(0);
+    expect(again.check("newcomer").allowed).toBe(false);
+  });
+
   test("is kept over a restart with its age", () => {
     const { use, pass, beat, facts } = opened();
     use("calls", 10, 1n);
