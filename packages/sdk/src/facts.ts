@@ -127,7 +127,7 @@ class Watched implements WatchedFacts {
   /** How many times the first state has begun, and with which of them usage begins that still holds. */
   #telling = 0;
   #usageFrom = 0;
-  /** See {@link WatchedFacts.usageAsOfMs}; but for those who came since, whom nobody has vouched for yet. */
+  /** See {@link WatchedFacts.usageAsOfMs}; but for those who came since somebody first vouched, and are not vouched for yet. */
   #usageVouchedMs: number | undefined;
   readonly #newcomers = new Set<string>();
   #closed = false;
@@ -226,7 +226,7 @@ class Watched implements WatchedFacts {
       if (known === undefined && this.#customers.size >= MAX_CUSTOMERS) throw tooManyCustomers();
       this.#endHolds(customerId, { facts: true });
       this.#customers.set(customerId, { snapshot, usage: known?.usage });
-      if (known === undefined) this.#newcomers.add(customerId);
+      if (known === undefined && this.#usageVouchedMs !== undefined) this.#newcomers.add(customerId);
       this.#decider.forget(customerId);
       this.revision += 1;
     } else if (content.case === "catalog") {
@@ -305,7 +305,10 @@ class Watched implements WatchedFacts {
     const first = !this.complete;
     this.complete = true;
     // After a reset another instance speaks for all that is known, and may know less of late.
-    if (untold !== undefined) this.#usageVouchedMs = undefined;
+    if (untold !== undefined) {
+      this.#usageVouchedMs = undefined;
+      this.#newcomers.clear();
+    }
     this.#vouch(heartbeat, untold === undefined ? this.factsAsOfMs : Number.NEGATIVE_INFINITY);
     if (first || untold !== undefined) this.#decider.forgetAll();
   }
