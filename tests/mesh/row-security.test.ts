@@ -90,8 +90,9 @@ async function tablesOf(client: pg.Client, withTenant: boolean): Promise<string[
   return rows.map(({ name }) => name);
 }
 
-/** How many rows of a table are seen; undefined where reading is not permitted. */
+/** How many rows of a table are seen in the running transaction; undefined where reading is not permitted. */
 async function countOf(client: pg.Client, table: string, where = ""): Promise<number | undefined> {
+  await client.query("SAVEPOINT look");
   try {
     const { rows } = await client.query<{ count: string }>(
       `SELECT count(*) FROM ${pg.escapeIdentifier(table)} ${where}`,
@@ -100,6 +101,8 @@ async function countOf(client: pg.Client, table: string, where = ""): Promise<nu
   } catch (error) {
     expect(error).toMatchObject({ code: "42501" });
     return undefined;
+  } finally {
+    await client.query("ROLLBACK TO SAVEPOINT look");
   }
 }
 
@@ -109,35 +112,38 @@ describe.each(["licensing", "metering", "bus"])("the database of %s", (database)
   });
 
   test("shows the app role no row of any table without a tenant, and with one that tenant's only", async () => {
-    const tables = await connected(database, async (client) => [
-      ...(await tablesOf(client, true)),
-      ...(await tablesOf(client, false)),
-    ]);
-    const withTenant = await connected(database, (client) => tablesOf(client, true));
-    const seen = await connected(
-      database,
-      async (client) => {
-        const counts: [string, number | undefined, number | undefined][] = [];
-        for (const table of tables) {
-          const without = await countOf(client, table);
-          await client.query("SELECT set_config('licet.tenant', '', false)");
-          expect(await countOf(client, table)).toBe(without);
-          await client.query("SELECT set_config('licet.tenant', 'tradsys', false)");
-          counts.push([table, without, await countOf(client, table)]);
-          await client.query("RESET licet.tenant");
-        }
-        return counts;
-      },
-      roles.app,
-    ).catch((error: unknown) => {
-      // The log's database is for the system role alone: the app role reads nothing of it.
-      if (database !== "bus") throw error;
-      return [];
-    });
-    const truth = await connected(database, async (client) => {
-      const counts = new Map<string, number | undefined>();
-      for (const table of withTenant) counts.set(table, await countOf(client, table, "WHERE tenant_id = 'tradsys'"));
-      return counts;
+    // The mesh writes meanwhile (when a key was used, say): both looks are into one snapshot.
+    const { truth, seen } = await connected(database, async (admin) => {
+      const withTenant = await tablesOf(admin, true);
+      const tables = [...withTenant, ...(await tablesOf(admin, false))];
+      await admin.query("BEGIN ISOLATION LEVEL REPEATABLE READ");
+      const { rows } = await admin.query<{ snapshot: string }>("SELECT pg_export_snapshot() AS snapshot");
+      const snapshot = pg.escapeLiteral(rows[0]?.snapshot ?? "");
+      const truth = new Map<string, number | undefined>();
+      for (const table of withTenant) truth.set(table, await countOf(admin, table, "WHERE tenant_id = 'tradsys'"));
+      const seen = await connected(
+        database,
+        async (client) => {
+          const counts: [string, number | undefined, number | undefined][] = [];
+          await client.query("BEGIN ISOLATION LEVEL REPEATABLE READ");
+          await client.query(`SET TRANSACTION SNAPSHOT ${snapshot}`);
+          for (const table of tables) {
+            const without = await countOf(client, table);
+            await client.query("SET LOCAL licet.tenant = ''");
+            expect(await countOf(client, table)).toBe(without);
+            await client.query("SET LOCAL licet.tenant = 'tradsys'");
+            counts.push([table, without, await countOf(client, table)]);
+            await client.query("RESET licet.tenant");
+          }
+          return counts;
+        },
+        roles.app,
+      ).catch((error: unknown) => {
+        // The log's database is for the system role alone: the app role reads nothing of it.
+        if (database !== "bus") throw error;
+        return [];
+      });
+      return { truth, seen };
     });
     for (const [table, without, own] of seen) {
       expect([table, without ?? 0]).toEqual([table, 0]);
