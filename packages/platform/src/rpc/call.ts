@@ -16,6 +16,7 @@ import type { ServiceError } from "../errors.ts";
 import { unlessAborted } from "./abort.ts";
 import { callerAddress, type TrustedProxies } from "./address.ts";
 import { Encoded } from "./encoded.ts";
+import { type Patience, untilTaken } from "./until-taken.ts";
 
 /** The deadline in milliseconds of a unary method that declares none. */
 const DEFAULT_DEADLINE_MS = 5_000;
@@ -95,6 +96,8 @@ export interface Call {
   readonly tenant: string;
   /** Ends the call early with this answer, also while its handler waits for a reader that takes nothing. */
   abort(reason: ServiceError): void;
+  /** Has the call end when its reader leaves a message of the answer untaken for too long; without it a handler waits. */
+  cutOff(slowReader: Patience): void;
 }
 
 /** What a transport hands to the pipeline: the call's circumstances, and the messages both ways. */
@@ -136,6 +139,7 @@ export class ServerCall implements Call {
   /** Proves the caller once more; set by the authentication middleware. @throws {ServiceError} when it can't any more. */
   proveAgain: (() => Promise<void>) | undefined;
   #controller = new AbortController();
+  #patience: Patience | undefined;
   #credential: Credential | undefined;
   #responseHeaders: Headers | undefined;
   #responseTrailers: Headers | undefined;
@@ -213,6 +217,10 @@ export class ServerCall implements Call {
     this.#controller.abort(reason);
   }
 
+  cutOff(slowReader: Patience): void {
+    this.#patience = slowReader;
+  }
+
   /**
    * Sends one message of the answer and waits until the transport takes the
    * next one, so a slow reader slows its handler down.
@@ -222,7 +230,8 @@ export class ServerCall implements Call {
   async send(reply: MessageInitShape<DescMessage>): Promise<void> {
     this.signal.throwIfAborted();
     const sent = this.#hand(reply);
-    if (sent !== undefined) await unlessAborted(this.signal, sent);
+    if (sent === undefined) return;
+    await (this.#patience === undefined ? unlessAborted(this.signal, sent) : untilTaken(this, this.#patience, sent));
   }
 
   #hand(reply: MessageInitShape<DescMessage>): void | Promise<void> {

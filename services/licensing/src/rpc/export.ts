@@ -10,7 +10,6 @@ import { inTenant } from "@licet/platform/database/database";
 import { pageTokenUuid } from "@licet/platform/paging";
 import type { Call } from "@licet/platform/rpc/call";
 import type { Handler } from "@licet/platform/rpc/handlers";
-import { untilTaken } from "@licet/platform/rpc/until-taken";
 import type { Transaction } from "kysely";
 import type { Context } from "../context.ts";
 import { isSelected, type Selection } from "../domain/bulk.ts";
@@ -47,6 +46,7 @@ export const exportRows: Handler<typeof BulkService, "export", Context> = async 
   const selection = selectionFromProto(request.selection);
   const what = identityOf(call.tenant, request);
   const { limits, db } = ctx.subscriptions;
+  call.cutOff({ slowAfterMs: limits.slowAfterMs, tooSlow });
   let after = beginning(request.resumeToken, what, kind);
   let text = after === undefined && format === "csv" ? headerOf(kind) : "";
   let rows = 0;
@@ -64,13 +64,13 @@ export const exportRows: Handler<typeof BulkService, "export", Context> = async 
       after = row.id;
       text += row.text;
       if (row.text !== "") rows++;
-      if (text.length >= MESSAGE_BYTES) yield* untilTaken(call, limits.slowAfterMs, tooSlow, message());
+      if (text.length >= MESSAGE_BYTES) yield message();
     }
     call.signal.throwIfAborted();
     if (page.length < PAGE_ROWS) break;
   }
   // Also where there is nothing: whoever keeps the token of it needs not to begin anew.
-  yield* untilTaken(call, limits.slowAfterMs, tooSlow, message());
+  yield message();
 };
 
 /** What makes an export another one than others, as a digest. */

@@ -10,7 +10,6 @@ import {
 import { inTenant } from "@licet/platform/database/database";
 import { type PublishedEvent, readPublished, readTail, type TailState } from "@licet/platform/events/published";
 import type { Handler } from "@licet/platform/rpc/handlers";
-import { untilTaken } from "@licet/platform/rpc/until-taken";
 import type { Context } from "../context.ts";
 import { decodeResumeToken, encodeResumeToken } from "../domain/resume-token.ts";
 import { eventTypes } from "../events.ts";
@@ -27,11 +26,11 @@ export const subscribeLicenseEvents: Handler<typeof LicensingService, "subscribe
     const { db, limits, open } = ctx.subscriptions;
     const filter = filterOf(request);
     const follower = open(call.tenant);
-    const send = (message: Message) => untilTaken(call, limits.slowAfterMs, tooSlow, message);
+    call.cutOff({ slowAfterMs: limits.slowAfterMs, tooSlow });
     try {
       const tail = await inTenant(db, call.tenant, (tx) => readTail(tx, call.tenant), { readOnly: true });
       let position = beginning(request, call.tenant, tail);
-      yield* send(heartbeat(call.tenant, position, tail));
+      yield heartbeat(call.tenant, position, tail);
       let sentAt = performance.now();
       for (;;) {
         const leftMs = Math.max(0, Math.ceil(sentAt + limits.heartbeatMs - performance.now()));
@@ -43,12 +42,12 @@ export const subscribeLicenseEvents: Handler<typeof LicensingService, "subscribe
           const page = await inTenant(db, call.tenant, (tx) => readPublished(tx, call.tenant, options), {
             readOnly: true,
           });
-          for (const event of page.events) yield* send(toMessage(call.tenant, event));
+          for (const event of page.events) yield toMessage(call.tenant, event);
           position = page.next;
           if (page.events.length > 0) sentAt = performance.now();
         }
         if (performance.now() - sentAt >= limits.heartbeatMs) {
-          yield* send(heartbeat(call.tenant, position, seen));
+          yield heartbeat(call.tenant, position, seen);
           sentAt = performance.now();
         }
       }

@@ -1,6 +1,7 @@
 import type { Facts } from "@licet/decide/decide";
 import type { UsageLevels } from "@licet/decide/entitlement";
 import type { Counts } from "../metrics.ts";
+import { varintSize, writeVarint } from "./varint.ts";
 
 /**
  * A reply that is encoded but for the ages of its facts, which are others each time. Fields may come in any order, so
@@ -114,18 +115,4 @@ function fieldSize(length: number): number {
 function writeHead(length: number, target: Buffer, at: number): number {
   target[at] = FIRST_FIELD;
   return writeVarint(length, target, at + 1);
-}
-
-function varintSize(value: number): number {
-  let size = 1;
-  for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 0x80)) size++;
-  return size;
-}
-
-function writeVarint(value: number, target: Buffer, at: number): number {
-  let rest = value;
-  let next = at;
-  for (; rest >= 0x80; rest = Math.floor(rest / 0x80)) target[next++] = (rest % 0x80) | 0x80;
-  target[next++] = rest;
-  return next;
 }

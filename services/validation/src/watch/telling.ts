@@ -1,10 +1,6 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import { type Timestamp, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { EntitlementSnapshot } from "@licet/contracts/licet/licensing/v1/entitlement_pb";
-import type {
-  WatchEntitlementsResponseSchema,
-  WatchHeartbeatSchema,
-} from "@licet/contracts/licet/validation/v1/validation_service_pb";
+import type { WatchEntitlementsResponseSchema } from "@licet/contracts/licet/validation/v1/validation_service_pb";
 import { catalogToWire } from "@licet/decide/to-wire";
 import type { Context } from "../context.ts";
 import type { FoundChanges } from "./changes.ts";
@@ -14,10 +10,27 @@ import type { Watch } from "./watches.ts";
 
 type Content = NonNullable<MessageInitShape<typeof WatchEntitlementsResponseSchema>["content"]>;
 
-/** One message on its way. */
-export interface Message {
+/** One message on its way: a heartbeat, or what has a form of its own. */
+export type Message = Heartbeat | Fact;
+
+/** What a message brings that is no heartbeat. */
+export interface Fact {
   readonly resumeToken: string;
-  readonly content: Extract<Content, { readonly case: string }>;
+  readonly content: Extract<Content, { readonly case: "reset" | "snapshot" | "catalog" | "usage" }>;
+}
+
+/** A message that vouches for what was told before it. */
+export interface Heartbeat {
+  readonly kind: "synchronized" | "heartbeat";
+  readonly resumeToken: string;
+  readonly beat: Beat;
+}
+
+/** What a heartbeat says; see WatchHeartbeat in the contract. In whole epoch milliseconds. */
+export interface Beat {
+  readonly factsAsOfMs: number;
+  readonly sentAtMs: number;
+  readonly usageAsOfMs: number | undefined;
 }
 
 /** A watch while it lasts. */
@@ -182,12 +195,12 @@ class Following {
       this.#token = this.#toToken({ asOfMs: this.#asOfMs, usageAsOfMs });
     }
     if (!isDue) return nothing;
-    const value = toHeartbeat(this.#asOfMs, this.#session.ctx.licensingClock.latestMs(), usageAsOfMs);
-    const content: Message["content"] = this.#synchronized
-      ? { case: "heartbeat", value }
-      : { case: "synchronized", value };
+    // Rounded up, so that facts never look younger than they are.
+    const sentAtMs = Math.ceil(this.#session.ctx.licensingClock.latestMs());
+    const beat = { factsAsOfMs: this.#asOfMs, sentAtMs, usageAsOfMs };
+    const kind = this.#synchronized ? "heartbeat" : "synchronized";
     this.#synchronized = true;
-    return [toMessage(this.#token, content)];
+    return [{ kind, resumeToken: this.#token, beat }];
   }
 }
 
@@ -210,23 +223,6 @@ async function* tellStates(
   }
 }
 
-function toMessage(resumeToken: string, content: Message["content"]): Message {
+function toMessage(resumeToken: string, content: Fact["content"]): Fact {
   return { resumeToken, content };
-}
-
-function toHeartbeat(
-  asOfMs: number,
-  latestMs: number,
-  usageAsOfMs: number | undefined,
-): MessageInitShape<typeof WatchHeartbeatSchema> {
-  return {
-    factsAsOf: timestampFromMs(asOfMs),
-    sentAt: toTimestamp(latestMs),
-    usageAsOf: usageAsOfMs === undefined ? undefined : timestampFromMs(usageAsOfMs),
-  };
-}
-
-/** Rounded up, so that facts never look younger than they are. */
-function toTimestamp(ms: number): Timestamp {
-  return timestampFromMs(Math.ceil(ms));
 }
