@@ -77,12 +77,15 @@ async function errorOf(response: Response) {
 }
 
 describe("plain HTTP with JSON", () => {
-  test("answers with fields at their default too", async () => {
-    await start();
-    const response = await post("Echo", '{"text":"hi"}');
-    expect(response.status).toBe(200);
-    expect(await response.json()).toEqual({ text: "acme:hi", count: 0, flag: false });
-  });
+  test.each(["application/json", "application/json; charset=utf-8", "Application/JSON;charset=UTF-8"])(
+    "answers %s with fields at their default too",
+    async (type) => {
+      await start();
+      const response = await post("Echo", '{"text":"hi"}', { "content-type": type });
+      expect(response.status).toBe(200);
+      expect(await response.json()).toEqual({ text: "acme:hi", count: 0, flag: false });
+    },
+  );
 
   test("answers binary to binary", async () => {
     await start();
@@ -267,6 +270,16 @@ describe("gRPC-Web by hand", () => {
     const stream = await grpcWeb("Expand", frame(request("n")));
     expect(stream.messages.map((bytes) => fromBinary(EchoResponseSchema, bytes).count)).toEqual([0, 1]);
   });
+
+  test.each(["application/grpc-web+json", "application/connect+json", "application/connect+json; charset=utf-8"])(
+    "a list in %s is held to its rules",
+    async (type) => {
+      await start();
+      const body = JSON.stringify({ text: "n", parts: Array.from({ length: 101 }, () => ({})) });
+      const response = await post("Expand", frame(Buffer.from(body)), { "content-type": type });
+      expect(await response.text()).toMatch(/parts.*100/);
+    },
+  );
 
   test.each([
     ["bytes that are no message", "Echo", frame(Buffer.from([0xff, 0xff])), "MALFORMED_MESSAGE"],
