@@ -1,12 +1,15 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
 import { BulkFormat, BulkKind, type Import } from "@licet/contracts/licet/licensing/v1/bulk_pb";
 import type { ExportRequest } from "@licet/contracts/licet/licensing/v1/bulk_service_pb";
 import { Cycle, LicenseType } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
+import { inTenant } from "@licet/platform/database/database";
 import { ServiceError } from "@licet/platform/errors";
 import { newId } from "@licet/platform/ids";
 import fc from "fast-check";
+import { sql } from "kysely";
 import { type Clients, type Harness, seedTenant, startHarness } from "./harness.ts";
 
 let harness: Harness;
@@ -178,6 +181,42 @@ describe("a resume token", () => {
     }
     expect(text).toBe(whole.text);
     expect((await exported(clients, { ...wanted, resumeToken: whole.resumeToken })).text).toBe("");
+  });
+
+  test("goes on behind what a reader took who was cut off for taking nothing", async () => {
+    const impatient = await startHarness({ slowAfterMs: 20 });
+    try {
+      const clients = await seedTenant(impatient, "acme", { customer: false });
+      await inTenant(impatient.database.databases, "acme", (tx) =>
+        sql`INSERT INTO customer (tenant_id, customer_id, name, email, industry, domain, employee_count, created_at)
+            SELECT 'acme', 'many-' || n, 'Many', n || '@example.com', '', '', 0, now() FROM generate_series(1, 5000) AS n
+        `.execute(tx),
+      );
+      const wanted = { kind: BulkKind.CUSTOMERS, format: BulkFormat.JSONL };
+      let text = "";
+      let resumeToken = "";
+      let cuts = 0;
+      for (let done = false; !done && cuts < 20; ) {
+        try {
+          for await (const message of clients.bulk.export({ ...wanted, resumeToken })) {
+            text += Buffer.from(message.data).toString();
+            ({ resumeToken } = message);
+            // Longer than it may take nothing. Later it is cut off only where this machine stands still for as long.
+            if (cuts === 0) await delay(300);
+          }
+          done = true;
+        } catch (error) {
+          expect(error).toMatchObject({ code: "RESOURCE_EXHAUSTED", reason: "SUBSCRIBER_TOO_SLOW" });
+          cuts++;
+        }
+      }
+      expect(cuts).toBeGreaterThan(0);
+      const rows = text.trimEnd().split("\n");
+      expect(new Set(rows.map((row) => JSON.parse(row).customer_id)).size).toBe(5_000);
+      expect(rows).toHaveLength(5_000);
+    } finally {
+      await impatient.stop();
+    }
   });
 
   test("is refused for another export, another tenant, or when it is none", async () => {

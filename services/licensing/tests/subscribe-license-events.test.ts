@@ -25,7 +25,7 @@ let brand: Clients;
 let channel: Channel;
 
 beforeAll(async () => {
-  harness = await startHarness({ heartbeatMs: 50, slowAfterMs: 500, maxPerTenant: 3, maxTotal: 5 });
+  harness = await startHarness({ heartbeatMs: 50, slowAfterMs: 3_000, maxPerTenant: 3, maxTotal: 5 });
   served = await harness.serve();
   brand = await seedTenant(harness, "tradsys");
   await seedTenant(harness, "rankmath");
@@ -277,7 +277,7 @@ describe("SubscribeLicenseEvents", () => {
       await expect(reading).rejects.toMatchObject({
         code: "RESOURCE_EXHAUSTED",
         reason: "SUBSCRIBER_TOO_SLOW",
-        metadata: { limit_ms: "500" },
+        metadata: { limit_ms: "3000" },
       });
       expect(versions.length).toBeLessThan(45);
       const again = await subscribeInTime({ ...request, resumeToken: subscriber.token });
