@@ -169,7 +169,6 @@ describeOwnKafka("the table of docs/guides/failure-modes.md: validation", () => 
       const shorter = {
         fenceMs: FENCE_MS,
         // Longer, as they are no subject of the table: how long is waited for those who answer on a busy machine.
-        lookUpTimeoutMs: PATIENT_MS,
         staleLookUpTimeoutMs: PATIENT_MS,
       };
       validation = await parts.startValidation(shorter);
