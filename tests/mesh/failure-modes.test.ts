@@ -30,6 +30,8 @@ const PATIENT = { timeoutMs: 10_000 };
 /** Heartbeats come each second. */
 const YOUNG_MS = 1_500n;
 const OUTAGE = { timeoutMs: 60_000 };
+/** How often an outage is tried whose first look the machine was too slow to take at once. */
+const TRIES = 3;
 const RECOVERY = { timeoutMs: 60_000 };
 const PRODUCT = "trading";
 const KNOWN = "known";
@@ -83,7 +85,7 @@ async function furnish(): Promise<void> {
     await catalog.createFeature({ requestId: newId(), product: PRODUCT, feature, name: feature, failMode });
   }
   const customers = createClient(CustomerService, parts.admin);
-  unasked = rows.map((_, index) => `unasked-${index}`);
+  unasked = Array.from({ length: rows.length * TRIES }, (_, index) => `unasked-${index}`);
   for (const customerId of [KNOWN, ...unasked]) {
     await customers.createCustomer({ requestId: newId(), customerId, name: customerId });
     await provision(customerId, ["closed", "graced"]);
@@ -127,6 +129,9 @@ async function inWords(asked: Promise<ValidateFeatureResponse>): Promise<string>
   }
 }
 
+/** What is asked at once was answered so late that the fence may have been reached: says nothing about Licet. */
+class TooSlow extends Error {}
+
 /** A version that memory has not got: of a write where licensing can take one, else of one that it took just before. */
 async function unseenVersion(gone: string): Promise<bigint> {
   if (["the way to licensing", "licensing", "Postgres", "everything"].includes(gone)) return 1_000_000n;
@@ -134,13 +139,15 @@ async function unseenVersion(gone: string): Promise<bigint> {
   return consistencyToken?.version ?? 0n;
 }
 
-async function look({ gone }: Row, goneForMs: () => number): Promise<Told> {
+/** @param takenAt when the first part was taken, @param goneAt when the last one was gone; times of performance.now(). */
+async function look({ gone, passMs }: Row, takenAt: number, goneAt: number): Promise<Told> {
   const ask = (feature: string) => validation.validateFeature({ customerId: KNOWN, feature }, PATIENT);
   const [closed, graced] = await Promise.all([inWords(ask("closed")), inWords(ask("graced"))]);
-  const goneMs = goneForMs();
+  const answeredAt = performance.now();
+  if (passMs === 0 && answeredAt - takenAt > FENCE_MS - Number(YOUNG_MS)) throw new TooSlow();
   const { usageStalenessMs } = await ask("graced");
   // Heartbeats of usage come each second, on a busy machine later: old is what has had none since the outage began.
-  const usage = Number(usageStalenessMs) >= Math.max(FENCE_MS, goneMs) ? "old" : "young";
+  const usage = Number(usageStalenessMs) >= Math.max(FENCE_MS, answeredAt - goneAt) ? "old" : "young";
   const elsewhere = await inWords(
     narrow.validateFeature({ customerId: unasked.pop() ?? "", feature: "closed" }, PATIENT),
   );
@@ -159,6 +166,29 @@ async function allIsWell(): Promise<boolean> {
   return answers.every(
     ({ stalenessMs, usageStalenessMs = YOUNG_MS }) => stalenessMs < YOUNG_MS && usageStalenessMs < YOUNG_MS,
   );
+}
+
+/** Takes it away and looks as the rows say; undefined where the machine was too slow for a look at once. */
+async function play(gone: string, wanted: readonly Row[]): Promise<Row[] | undefined> {
+  await until("all is well", allIsWell, RECOVERY);
+  const taken = partsOf(gone);
+  const takenAt = performance.now();
+  for (const part of taken) await part.take();
+  const goneAt = performance.now();
+  // Side by side, as some answers of one look take longer than the next one can wait.
+  const looks = wanted.map(async (row): Promise<Row> => {
+    await until("the time has passed", () => performance.now() - goneAt >= row.passMs, OUTAGE);
+    return { ...row, told: await look(row, takenAt, goneAt) };
+  });
+  try {
+    return await Promise.all(looks);
+  } catch (error) {
+    await Promise.allSettled(looks);
+    if (error instanceof TooSlow) return undefined;
+    throw error;
+  } finally {
+    for (const part of taken.reverse()) await part.giveBack();
+  }
 }
 
 describeOwnKafka("the table of docs/guides/failure-modes.md: validation", () => {
@@ -180,22 +210,15 @@ describeOwnKafka("the table of docs/guides/failure-modes.md: validation", () => 
       expect(rows).toHaveLength(17);
     });
 
-    test.each([...outages.keys()])("%s", async (gone) => {
-      await until("all is well", allIsWell, RECOVERY);
-      const taken = partsOf(gone);
-      for (const part of taken) await part.take();
-      const goneAt = performance.now();
-      const goneForMs = (): number => performance.now() - goneAt;
-      // Side by side, as some answers of one look take longer than the next one can wait.
-      const looks = (outages.get(gone) ?? []).map(async (row): Promise<Row> => {
-        await until("the time has passed", () => goneForMs() >= row.passMs, OUTAGE);
-        return { ...row, told: await look(row, goneForMs) };
-      });
-      try {
-        expect(await Promise.all(looks)).toEqual(outages.get(gone));
-      } finally {
-        for (const part of taken.reverse()) await part.giveBack();
-      }
-    });
+    test.each([...outages.keys()])(
+      "%s",
+      async (gone) => {
+        const wanted = outages.get(gone) ?? [];
+        let seen = await play(gone, wanted);
+        for (let tries = 1; seen === undefined && tries < TRIES; tries++) seen = await play(gone, wanted);
+        expect(seen).toEqual(wanted);
+      },
+      300_000,
+    );
   });
 });

@@ -10,7 +10,7 @@ import {
 import { createClient, type Transport } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
 import { ActivationService } from "@licet/contracts/licet/licensing/v1/activation_service_pb";
-import { BulkFormat, BulkKind } from "@licet/contracts/licet/licensing/v1/bulk_pb";
+import { BulkFormat, BulkKind, BulkOperationStatus } from "@licet/contracts/licet/licensing/v1/bulk_pb";
 import { BulkService } from "@licet/contracts/licet/licensing/v1/bulk_service_pb";
 import { type AddOnTermsSchema, KeyFormat } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { CatalogService } from "@licet/contracts/licet/licensing/v1/catalog_service_pb";
@@ -119,10 +119,10 @@ async function furnish(transport: Transport): Promise<Readonly<Record<string, un
     reason: mark,
   });
   const operationId = operation?.operationId ?? "";
-  await until(
-    "the victim's migration was tried",
-    async () => (await bulk.listBulkResults({ operationId })).results.length > 0,
-  );
+  await until("the victim's migration was tried", async () => {
+    const { operation } = await bulk.getBulkOperation({ operationId });
+    return operation?.status === BulkOperationStatus.COMPLETED;
+  });
   const { apiKeys } = await createClient(TenantService, transport).listApiKeys({});
   return {
     product,

@@ -74,12 +74,16 @@ async function provision(features: readonly string[], number = 1) {
 
 type Question = MessageInitShape<typeof ValidateFeatureRequestSchema>;
 
-/** Asks one validation replica; again where the machine was too slow for even a patient call. */
+/**
+ * Asks one validation replica; again where the machine was too slow for even a patient call, or for the replica to reach
+ * what a token demands.
+ */
 async function ask(replica: ReturnType<typeof at>, question: Question): Promise<ValidateFeatureResponse> {
+  const passing = question.atLeast ? ["DEADLINE_EXCEEDED", "UNAVAILABLE"] : ["DEADLINE_EXCEEDED"];
   let answer: ValidateFeatureResponse | undefined;
   await until("there is an answer", async () => {
     answer = await replica.validation.validateFeature(question).catch((error: unknown) => {
-      if (error instanceof ServiceError && error.code === "DEADLINE_EXCEEDED") return undefined;
+      if (error instanceof ServiceError && passing.includes(error.code)) return undefined;
       throw error;
     });
     return answer !== undefined;
@@ -256,8 +260,11 @@ describeOwnKafka("a mesh of two replicas each on Kafka, Redis and Postgres", () 
       );
       expect(hints.filter((hint) => typeof hint === "number")).not.toEqual([]);
       await during(outageMs, async () => {
-        expect(await answers("cairo-capital", "egx_access")).toEqual(["ALLOWED", "ALLOWED"]);
+        const open = await answers("cairo-capital", "egx_access");
         const since = performance.now() - revokedAt;
+        // Behind the fence each answer is looked up: where the machine is too slow for that, the fail mode decides.
+        if (since > FENCE_MS - SLACK_MS) for (const answer of open) expect(answer).toMatch(/^ALLOWED( degraded)?$/);
+        else expect(open).toEqual(["ALLOWED", "ALLOWED"]);
         const reasons = await answers(known.customerId, "margin");
         if (since > FENCE_MS + SLACK_MS) expect(reasons).toEqual(["LICENSE_REVOKED", "LICENSE_REVOKED"]);
       });
@@ -302,6 +309,7 @@ describeOwnKafka("a mesh of two replicas each on Kafka, Redis and Postgres", () 
       await becomes(known.customerId, "margin", "ALLOWED");
       postgres.cut();
       const acknowledged: string[] = [];
+      let sent = 0n;
       const cutAt = performance.now();
       await during(outageMs, async () => {
         const since = performance.now() - cutAt;
@@ -314,6 +322,7 @@ describeOwnKafka("a mesh of two replicas each on Kafka, Redis and Postgres", () 
           expect(reports).toEqual(["ALLOWED degraded", "ALLOWED degraded"]);
         }
         acknowledged.push(...(await track(known.customerId, 2)).acknowledged);
+        sent += 2n;
       });
       const attempt = replicas[0]?.licenses.revokeLicense(
         { requestId: newId(), licenseId: known.licenseId, reason: "test" },
@@ -328,7 +337,8 @@ describeOwnKafka("a mesh of two replicas each on Kafka, Redis and Postgres", () 
       await until("all are counted", async () => (await counted(known.customerId).catch(() => 0n)) >= all, {
         timeoutMs,
       });
-      expect(await counted(known.customerId)).toBe(all);
+      // A call that the machine was too slow to answer may have been taken all the same; each id counts once.
+      expect(await counted(known.customerId)).toBeLessThanOrEqual(sent);
       await until(
         "licenses can be provisioned",
         () =>

@@ -11,7 +11,10 @@ export type Ready = RunInfo & { readonly dataDir: string };
 /** A standalone process that serves. */
 export interface Running {
   readonly ready: Ready;
-  /** Sends a signal; resolves with the exit code (null after SIGKILL) when the process is gone. */
+  /**
+   * Sends a signal; resolves with the exit code (null after SIGKILL) when the process is gone.
+   * @throws Error with what it said when it ended as one that failed.
+   */
   end(signal: NodeJS.Signals): Promise<number | null>;
 }
 
@@ -64,6 +67,7 @@ export async function start(...args: string[]): Promise<Running> {
       const gone = once(child, "exit");
       child.kill(signal);
       const [code] = await gone;
+      if (code !== 0 && signal !== "SIGKILL") throw new Error(`Licet ended with ${code} at ${signal}: ${await stderr}`);
       return code;
     },
   };

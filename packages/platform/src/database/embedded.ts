@@ -217,7 +217,7 @@ class Server {
     process.off("exit", this.#endWithUs);
     const child = this.#child;
     if (ended(child)) return;
-    await endPostmaster(this.pid, () => ended(child));
+    await endPostmaster(this.pid, () => ended(child), !this.#options.ephemeral);
   }
 
   #watch(): void {

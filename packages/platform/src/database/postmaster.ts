@@ -3,17 +3,23 @@ import { findProcesses } from "../processes.ts";
 
 /** How to end a server, from the mildest way on: what to send, and how long to wait for its effect. */
 const ENDING: readonly { signal: NodeJS.Signals; waitMs: number }[] = [
-  { signal: "SIGINT", waitMs: 3_000 }, // fast shutdown: ends the sessions, writes a checkpoint
+  { signal: "SIGINT", waitMs: 2_500 }, // fast shutdown: ends the sessions, writes a checkpoint
   { signal: "SIGQUIT", waitMs: 1_000 }, // immediate: leaves recovery to the next start; nothing committed is lost
   { signal: "SIGKILL", waitMs: 5_000 },
 ];
 
 /**
  * Ends the Postgres server `pid`; resolves when `gone` says that it has ended.
+ *
+ * @param keepsData false: nobody reads its data again, so it need not write them out, which takes seconds on a busy disk.
  * @throws Error when the process survives even SIGKILL.
  */
-export async function endPostmaster(pid: number, gone: () => Promise<boolean> | boolean): Promise<void> {
-  for (const { signal, waitMs } of ENDING) {
+export async function endPostmaster(
+  pid: number,
+  gone: () => Promise<boolean> | boolean,
+  keepsData = true,
+): Promise<void> {
+  for (const { signal, waitMs } of keepsData ? ENDING : ENDING.slice(1)) {
     try {
       process.kill(pid, signal);
     } catch (error) {

@@ -221,7 +221,6 @@ simulation(
   "consumers get each stream complete and in order, whichever relay freezes where",
   {
     runs: 10,
-    timeoutMs: 120_000,
   },
   () =>
     fc.asyncProperty(fc.array(anyHappening, { minLength: 20, maxLength: 40, size: "max" }), async (happenings) => {

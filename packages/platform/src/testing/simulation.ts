@@ -16,7 +16,7 @@ export interface SimulationOptions {
   readonly runs: number;
   /** Runs that failed once, kept beside the simulation; they come first, each time. */
   readonly regressions?: readonly Regression[];
-  /** How long all runs together may take, in milliseconds, before the factor; 60 s when absent. */
+  /** How long all runs together may take, in milliseconds, before the factor; 180 s when absent. */
   readonly timeoutMs?: number;
 }
 
@@ -44,7 +44,7 @@ function seed(): number {
  * @param makeProperty makes the property of one course; it is called again for each regression.
  */
 export function simulation<Ts>(name: string, options: SimulationOptions, makeProperty: () => Property<Ts>): void {
-  const { regressions = [], timeoutMs = 60_000 } = options;
+  const { regressions = [], timeoutMs = 180_000 } = options;
   const times = factor();
   // The rest of the time is for the report: making a failure smaller ends then, and a run too slow fails.
   const limits = { interruptAfterTimeLimit: 0.8 * timeoutMs * times, markInterruptAsFailure: true };
