@@ -81,6 +81,24 @@ describe("start and stop", () => {
     await expect(stat(dataDir)).rejects.toMatchObject({ code: "ENOENT" });
   });
 
+  test.each([
+    ["data that stay are written out when it ends", false, "fast"],
+    ["data that nobody reads again are not", true, "immediate"],
+  ])("%s", async (_name, ephemeral, mode) => {
+    let said = "";
+    const destination = {
+      write(line: string) {
+        said += line;
+      },
+    };
+    const listening = createLogger({ level: "debug", name: "embedded-test", destination });
+    const server = await startEmbeddedPostgres({ dataDir, logger: listening, ephemeral });
+    running.push(server);
+    await server.stop();
+    await until("Postgres has said how it ends", () => said.includes("shutdown request"));
+    expect(said).toContain(`received ${mode} shutdown request`);
+  });
+
   test("a second start on data in use is refused", async () => {
     await start();
     await expect(start()).rejects.toThrow(DataFolderInUseError);

@@ -217,28 +217,23 @@ function check({ sent, commits }: World): void {
 }
 
 // Losing and finding the lock takes half a second: few courses, long ones.
-simulation(
-  "consumers get each stream complete and in order, whichever relay freezes where",
-  {
-    runs: 10,
-  },
-  () =>
-    fc.asyncProperty(fc.array(anyHappening, { minLength: 20, maxLength: 40, size: "max" }), async (happenings) => {
-      const database = await createTestDatabase<Tables>({ name: "outbox_simulation", migrations });
-      const world = new World(database);
-      const url = database.url(roles.system);
-      const options = { url, bus: world.bus, toRecords, heartbeatTopics: ["history"], logger, pollMs: 10 };
-      const relays = [createRelay(options), createRelay(options)];
-      for (const relay of relays) relay.start();
-      try {
-        for (const happening of happenings) await world.happen(happening);
-        await world.release();
-        await relays[0]?.drain();
-        check(world);
-      } finally {
-        await world.release();
-        await Promise.all(relays.map((relay) => relay.stop()));
-        await database.drop();
-      }
-    }),
+simulation("consumers get each stream complete and in order, whichever relay freezes where", { runs: 10 }, () =>
+  fc.asyncProperty(fc.array(anyHappening, { minLength: 20, maxLength: 40, size: "max" }), async (happenings) => {
+    const database = await createTestDatabase<Tables>({ name: "outbox_simulation", migrations });
+    const world = new World(database);
+    const url = database.url(roles.system);
+    const options = { url, bus: world.bus, toRecords, heartbeatTopics: ["history"], logger, pollMs: 10 };
+    const relays = [createRelay(options), createRelay(options)];
+    for (const relay of relays) relay.start();
+    try {
+      for (const happening of happenings) await world.happen(happening);
+      await world.release();
+      await relays[0]?.drain();
+      check(world);
+    } finally {
+      await world.release();
+      await Promise.all(relays.map((relay) => relay.stop()));
+      await database.drop();
+    }
+  }),
 );

@@ -16,9 +16,10 @@ export interface SimulationOptions {
   readonly runs: number;
   /** Runs that failed once, kept beside the simulation; they come first, each time. */
   readonly regressions?: readonly Regression[];
-  /** How long all runs together may take, in milliseconds, before the factor; 180 s when absent. */
-  readonly timeoutMs?: number;
 }
+
+/** How long all runs together may take, before the factor; generous, as how busy the machine is is no simulation's subject. */
+const TIMEOUT_MS = 180_000;
 
 type Property<Ts> = fc.IAsyncPropertyWithHooks<Ts> | fc.IPropertyWithHooks<Ts>;
 
@@ -44,10 +45,10 @@ function seed(): number {
  * @param makeProperty makes the property of one course; it is called again for each regression.
  */
 export function simulation<Ts>(name: string, options: SimulationOptions, makeProperty: () => Property<Ts>): void {
-  const { regressions = [], timeoutMs = 180_000 } = options;
+  const { regressions = [] } = options;
   const times = factor();
   // The rest of the time is for the report: making a failure smaller ends then, and a run too slow fails.
-  const limits = { interruptAfterTimeLimit: 0.8 * timeoutMs * times, markInterruptAsFailure: true };
+  const limits = { interruptAfterTimeLimit: 0.8 * TIMEOUT_MS * times, markInterruptAsFailure: true };
   test(
     name,
     async () => {
@@ -56,7 +57,7 @@ export function simulation<Ts>(name: string, options: SimulationOptions, makePro
       }
       await play(makeProperty(), { ...limits, seed: seed(), numRuns: options.runs * times }, "");
     },
-    timeoutMs * times,
+    TIMEOUT_MS * times,
   );
 }
 
