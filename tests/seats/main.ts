@@ -15,7 +15,7 @@ Usage: pnpm seats [flags]
   --rounds N         how many rounds, a license each (default 10000)
   --callers N        callers of a round, who all begin at once (default 50)
   --seed N           what their plans are drawn from (default: the time)
-  --plant NAME       plants a bug, which the run has to find: ${Object.keys(planted).join(", ")}
+  --plant NAME       plants a bug, at whose first over-allocation the run ends: ${Object.keys(planted).join(", ")}
   --help             print this
 
 Runs on the Postgres of LICET_TEST_DATABASE_URL (a superuser's URL), else on an embedded one. The last line is the report as
@@ -41,6 +41,7 @@ try {
     rounds: whole("--rounds", values.rounds),
     callers: whole("--callers", values.callers),
     seed: whole("--seed", values.seed),
+    untilFound: values.plant !== undefined,
     log: (line: string) => void process.stdout.write(`${line}\n`),
   };
   if (values.plant !== undefined) plant(bugOf(values.plant));

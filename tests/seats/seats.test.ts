@@ -10,8 +10,8 @@ const main = fileURLToPath(new URL("main.ts", import.meta.url));
 /** Rounds in CI. `LICET_SEAT_ROUNDS=10000` is the full proof, which takes hours on two cores. */
 const rounds = Number(process.env.LICET_SEAT_ROUNDS ?? 40);
 const seed = Number(process.env.LICET_SEED ?? Math.floor(Math.random() * 1_000_000));
-/** Rounds within which a planted bug must be found. */
-const ROUNDS_TO_FIND = 10;
+/** Rounds within which a planted bug must be found. Mostly the first few do; how many is chance, as who meets whom is. */
+const MAX_ROUNDS_TO_FIND = 200;
 
 async function run(...flags: string[]): Promise<{ code: number | null; report: Report }> {
   const args = ["-C", "licet-src", main, "--callers", "50", "--seed", `${seed}`, ...flags];
@@ -41,7 +41,7 @@ test(
 );
 
 test.each(Object.keys(planted))("the planted bug %s is found", async (name) => {
-  const { code, report } = await run("--rounds", `${ROUNDS_TO_FIND}`, "--plant", name);
+  const { code, report } = await run("--rounds", `${MAX_ROUNDS_TO_FIND}`, "--plant", name);
   expect(report.overAllocations).toBeGreaterThan(0);
   expect(code).toBe(1);
 });
