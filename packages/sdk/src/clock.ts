@@ -1,7 +1,7 @@
 /** The most by which quartz and NTP let a clock run wrong. */
 const MAX_DRIFT = 500e-6;
 /** Clocks that part by more than this, in milliseconds, were set or slept: the time that passed is noted at once. */
-const NOTED_MS = 1_000;
+export const NOTED_MS = 1_000;
 
 /** A moment by the two clocks of this machine. */
 export interface Moment {

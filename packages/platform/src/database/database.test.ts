@@ -52,9 +52,11 @@ describe("types", () => {
   });
 
   test("sessions have their limits", async () => {
+    const app = openDatabase({ url: database.url("licet_app"), applicationName: "limits", maxConnections: 1 });
     const { rows } = await sql`
       SELECT current_setting('lock_timeout') AS l, current_setting('statement_timeout') AS s,
-             current_setting('idle_in_transaction_session_timeout') AS i`.execute(database.databases.app);
+             current_setting('idle_in_transaction_session_timeout') AS i`.execute(app);
+    await app.destroy();
     expect(rows).toEqual([{ l: "2s", s: "5s", i: "10s" }]);
   });
 });

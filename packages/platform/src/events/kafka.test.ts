@@ -88,11 +88,14 @@ function makeHarness(plant = (bus: EventBus): EventBus => bus): KafkaHarness {
   };
 }
 
-/** Holds connections up and breaks them at random moments, until `signal` aborts. */
+/**
+ * Holds connections up and breaks them at random moments, until `signal` aborts: less and less often, so that a machine which
+ * takes seconds for a new connection gets on in the end.
+ */
 async function disturb(proxy: FaultProxy, signal: AbortSignal): Promise<void> {
   const wait = (ms: number) => delay(Math.random() * ms, undefined, { signal }).catch(() => undefined);
   for (let round = 1; !signal.aborted; round++) {
-    await wait(100);
+    await wait(100 + 5 * round);
     if (round % 5 === 0) proxy.cut();
     else proxy.freeze();
     await wait(20);
@@ -319,7 +322,7 @@ describeKafka("Kafka", () => {
     process.kill(first.pid, "SIGKILL");
     const second = await startKafka({ dataDir, port: Number(first.brokers[0]?.split(":")[1]) });
     const before = acknowledged.length;
-    await until("more are published", () => acknowledged.length > before + 200, { timeoutMs: 30_000 });
+    await until("more are published", () => acknowledged.length > before + 200);
     publishing = false;
     await publisher;
     await subscription.caughtUp();
@@ -407,10 +410,11 @@ describeKafka("Kafka", () => {
         { name: topic.name, change: "configured" },
         { name: dead, change: "none" },
       ]);
-      expect(await setting(topic, "retention.ms")).toBe(String(longer.retentionMs));
+      const retention = async () => (await setting(topic, "retention.ms")) === String(longer.retentionMs);
+      await until("the broker has taken the retention over", retention);
       const compacted = { ...topic, compacted: true };
       await apply(compacted);
-      expect(await setting(topic, "cleanup.policy")).toBe("compact");
+      await until("the topic is compacted", async () => (await setting(topic, "cleanup.policy")) === "compact");
       expect(await setting(topic, "max.compaction.lag.ms")).toBe(String(topic.retentionMs));
     });
 

@@ -29,10 +29,13 @@ type Target = Pick<EventBus, "publish" | "heartbeat">;
 class MemoryBus implements Target {
   readonly sent: Sent[] = [];
   loseAnswers = 0;
+  lost = 0;
 
   async publish(records: readonly OutgoingRecord[]): Promise<void> {
     this.sent.push(...records.map(({ key, headers }) => ({ stream: key, version: Number(headers.version) })));
-    if (Math.random() < this.loseAnswers) throw new Error("the relay died here");
+    if (Math.random() >= this.loseAnswers) return;
+    this.lost++;
+    throw new Error("the relay died here");
   }
 
   async heartbeat(_topic: string, issuedAt: Date): Promise<void> {
@@ -88,6 +91,10 @@ describe("the relay of an outbox", () => {
     const { relay } = await startRelay();
     bus.loseAnswers = 0.2;
     await writers.run(500);
+    await until("an answer was lost", async () => {
+      await writers.run(10);
+      return bus.lost > 0;
+    });
     bus.loseAnswers = 0;
     await relay.drain();
     expect(checkHistory(recordsOf(bus.sent), writers.committed).duplicates).toBeGreaterThan(0);

@@ -70,8 +70,9 @@ const sequenceCursor = `
     SELECT i.topic, i.partition, nextval('record_offset'), i.key, i.headers, i.payload, i.compacted
       FROM unnest(topics, partitions, keys, headers, payloads, compacted) AS i(topic, partition, key, headers, payload, compacted);
   $$;
-  -- The partition's end as a reader would take it from such a log: behind the highest visible record.
-  CREATE FUNCTION sequence_end() RETURNS bigint LANGUAGE sql AS $$ SELECT coalesce(max("offset") + 1, 0) FROM record $$;
+  -- The partition's end as a reader would take it from such a log: behind the highest visible record. In the snapshot of the
+  -- reader's statement: the bug is not to look twice.
+  CREATE FUNCTION sequence_end() RETURNS bigint STABLE LANGUAGE sql AS $$ SELECT coalesce(max("offset") + 1, 0) FROM record $$;
   ALTER TABLE partition RENAME TO partition_row;
   CREATE VIEW partition AS SELECT topic, partition, sequence_end() AS next_offset, heartbeat_at, heartbeat_offset, compacted_to FROM partition_row;
   GRANT SELECT, INSERT ON partition TO licet_system`;
@@ -262,7 +263,7 @@ describe("the Postgres log", () => {
     const bus = await openTopic({ name: "large", partitions: 1, compacted: false, retentionMs: 1 });
     const sizes: number[] = [];
     const large = (bytes: number) => ({ topic: "large", key: "k", headers: {}, value: new Uint8Array(bytes) });
-    await bus.publish(Array.from({ length: 10 }, () => large(1024 * 1024)));
+    for (let call = 0; call < 2; call++) await bus.publish(Array.from({ length: 5 }, () => large(1024 * 1024)));
     const handle = async ({ records }: Batch): Promise<void> => void sizes.push(records.length);
     await (await bus.subscribe({ topics: ["large"], reader: { kind: "all", from: "beginning" }, handle })).caughtUp();
     expect(sizes).toEqual([4, 4, 2]);

@@ -273,9 +273,9 @@ describe("a tail", () => {
   test("tells when more was published, and as of when", async () => {
     const tail = createPublishedTail({ db: database.databases.system, logger, pollMs: 5 });
     const follower = tail.follow(historyTenant);
-    const empty = await follower.next(-1n, AbortSignal.timeout(10_000));
+    const empty = await follower.next(-1n, AbortSignal.timeout(120_000));
     expect(empty?.last).toBe(0n);
-    const more = follower.next(0n, AbortSignal.timeout(10_000));
+    const more = follower.next(0n, AbortSignal.timeout(120_000));
     await write("a");
     await startRelay().drain();
     const seen = await more;
@@ -293,18 +293,18 @@ describe("a tail", () => {
     const db = openDatabase<HistoryTables>({ url: target.href, applicationName: "tail", maxConnections: 1 });
     const tail = createPublishedTail({ db, logger, pollMs: 5 });
     const follower = tail.follow(historyTenant);
-    await follower.next(-1n, AbortSignal.timeout(10_000));
-    const waiting = follower.next(0n, AbortSignal.timeout(10_000));
+    await follower.next(-1n, AbortSignal.timeout(120_000));
+    const waiting = follower.next(0n, AbortSignal.timeout(120_000));
     proxy.cut();
     await expect(waiting).rejects.toMatchObject({ code: "UNAVAILABLE", reason: "DEPENDENCY_UNAVAILABLE" });
     proxy.restore();
     await until("it answers again", () =>
-      follower.next(-1n, AbortSignal.timeout(10_000)).then(
+      follower.next(-1n, AbortSignal.timeout(120_000)).then(
         () => true,
         () => false,
       ),
     );
-    const ended = follower.next(0n, AbortSignal.timeout(10_000));
+    const ended = follower.next(0n, AbortSignal.timeout(120_000));
     await tail.stop();
     await expect(ended).rejects.toMatchObject({ code: "UNAVAILABLE", reason: "SHUTTING_DOWN" });
     await db.destroy();

@@ -145,7 +145,7 @@ test("an unfinished request or none at all ends a connection", async () => {
 test("a connection that is old is ended when it has nothing under way", async () => {
   const gate = Promise.withResolvers<void>();
   let waiting = 0;
-  const port = await start({ maxAgeMs: 1_000, ageGraceMs: 60_000 }, async (request, response) => {
+  const port = await start({ maxAgeMs: 5_000, ageGraceMs: 60_000 }, async (request, response) => {
     if (request.url === "/wait") {
       waiting += 1;
       await gate.promise;

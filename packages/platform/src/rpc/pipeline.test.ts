@@ -376,7 +376,7 @@ describe("deadlines", () => {
   test("the caller's counts, up to 5 s, and the method's when there is none", async () => {
     let at = 0;
     const client = echoClient({
-      async echo(_ctx, { deadlineAt = 0 }) {
+      async batch(_ctx, { deadlineAt = 0 }) {
         at = deadlineAt;
         return {};
       },
@@ -387,7 +387,7 @@ describe("deadlines", () => {
       [{}, 4_000],
     ] as const) {
       const before = Date.now();
-      await client.echo({ text: "x" }, options);
+      await client.batch({ text: "x" }, options);
       // It counts from some moment of the call, however long that took.
       expect(at - ms).toBeGreaterThanOrEqual(before);
       expect(at - ms).toBeLessThanOrEqual(Date.now());

@@ -83,7 +83,7 @@ describeRedis("a Redis that is harmed", "own", () => {
   });
 
   test("flushed, frozen, killed and restarted under load, it costs answers and time, and never an error", async () => {
-    const cache = await open(redis.url, 50);
+    const cache = await open(redis.url, 500);
     let running = true;
     const calls = Array.from({ length: 8 }, () => 0);
     const load = async (client: number): Promise<void> => {

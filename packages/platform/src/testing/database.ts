@@ -4,16 +4,28 @@ import { type Databases, openDatabase } from "../database/database.ts";
 import { migrate } from "../database/migrate.ts";
 import { asAdministrator, ensureDatabase, ensureRoles, type Role, roles, roleUrl } from "../database/roles.ts";
 
+const PATIENCE_MS = 120_000;
+
 /** A database of its own for one test suite. */
 export interface TestDatabase<DB> {
   /** The superuser's URL, to the maintenance database of the server. */
   readonly adminUrl: string;
   readonly name: string;
+  /** As services open it, but with sessions that wait longer. */
   readonly databases: Databases<DB>;
   /** URL of this database for a role. */
   url(role: Role): string;
   /** Closes the pools and removes the database. */
   drop(): Promise<void>;
+}
+
+/** A URL whose sessions wait longer than a service's: a test that a busy machine holds up for some seconds is no failure. */
+function patient(databaseUrl: string): string {
+  const url = new URL(databaseUrl);
+  for (const limit of ["lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"]) {
+    url.searchParams.set(limit, `${PATIENCE_MS}`);
+  }
+  return url.href;
 }
 
 /** URL of the server that the Jest run uses (`testing/global-setup.ts` starts it). */
@@ -37,7 +49,7 @@ export async function createTestDatabase<DB>(options: {
   await ensureDatabase(adminUrl, name);
   const url = (role: Role) => roleUrl(adminUrl, role, name);
   if (options.migrations !== undefined) await migrate({ url: url(roles.owner), folder: options.migrations });
-  const open = (role: Role) => openDatabase<DB>({ url: url(role), applicationName: name, maxConnections: 8 });
+  const open = (role: Role) => openDatabase<DB>({ url: patient(url(role)), applicationName: name, maxConnections: 8 });
   const databases = { app: open(roles.app), system: open(roles.system) };
   return {
     adminUrl,

@@ -196,9 +196,10 @@ const file = create(FileDescriptorProtoSchema, {
     {
       name: "EchoService",
       method: [
-        method("Echo", { deadlineMs: 4_000 }),
-        method("Write", { idempotency: Idempotency.IDEMPOTENCY_UNKNOWN }),
-        method("Batch", { maxRequestBytes: 200_000 }),
+        // Long enough for a machine that stands still for seconds.
+        method("Echo", { deadlineMs: 60_000 }),
+        method("Write", { deadlineMs: 60_000, idempotency: Idempotency.IDEMPOTENCY_UNKNOWN }),
+        method("Batch", { deadlineMs: 4_000, maxRequestBytes: 200_000 }),
         method("Hurry", { deadlineMs: 50 }),
         method("Forgotten", { scope: "" }),
         method("Anyone", { scope: "public" }),

@@ -11,7 +11,7 @@ export async function until(
   check: () => boolean | Promise<boolean>,
   options: { readonly timeoutMs?: number } = {},
 ): Promise<void> {
-  const { timeoutMs = 30_000 } = options;
+  const { timeoutMs = 120_000 } = options;
   const giveUpAt = performance.now() + timeoutMs;
   while (!(await check())) {
     if (performance.now() > giveUpAt) throw new Error(`waited ${timeoutMs} ms in vain until ${what}`);

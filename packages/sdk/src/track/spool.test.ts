@@ -51,7 +51,7 @@ test("whatever is appended comes out in order, also over restarts; only what was
     { weight: 1, arbitrary: fc.constant("restart" as const) },
   );
   await fc.assert(
-    fc.asyncProperty(fc.array(step, { maxLength: 60 }), async (steps) => {
+    fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
       const folder = newFolder();
       let spool = await openSpool({ folder }, unexpected);
       let model: number[] = [];

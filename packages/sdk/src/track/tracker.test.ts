@@ -82,7 +82,7 @@ test("what waits goes together: a batch at once when it is full, others after th
   await until("two full batches are sent", () => server.counted.size === 2_000);
   expect(server.requests).toEqual([1_000, 1_000]);
   expect(tracker.counts().waiting).toBe(300);
-  expect(await tracker.flush(10_000)).toBe(true);
+  expect(await tracker.flush(120_000)).toBe(true);
   expect(server.requests).toEqual([1_000, 1_000, 300]);
   await tracker.close();
 });
@@ -142,7 +142,7 @@ test("with a spool, what close could not deliver is delivered by the next run", 
   const second = createServer();
   const next = createTracker(second.send, options);
   next.track(order);
-  expect(await next.flush(10_000)).toBe(true);
+  expect(await next.flush(120_000)).toBe(true);
   expect(next.counts()).toMatchObject({ inherited: 1_500, tracked: 1, delivered: 1_501 });
   // The server that had the events already counts none of them again.
   expect([...second.counted.keys()]).toEqual(expect.arrayContaining([...first.counted.keys()]));
@@ -167,7 +167,7 @@ test("what the disk damaged between two runs is told, and is in the counts", asy
   const server = createServer();
   const problems: TrackProblem[] = [];
   const second = createTracker(server.send, { ...options, onProblem: (problem) => void problems.push(problem) });
-  expect(await second.flush(10_000)).toBe(true);
+  expect(await second.flush(120_000)).toBe(true);
   expect(second.counts()).toMatchObject({ inherited: 2_000, delivered: 1_000, lost: 1_000, waiting: 0 });
   expect(problems).toMatchObject([{ kind: "DAMAGED", lost: 1_000, error: { message: expect.stringContaining(file) } }]);
   expect([server.counted.has("999"), server.counted.has("1000")]).toEqual([false, true]);
@@ -186,7 +186,7 @@ test("a spool that can't be had is waited for, and events wait in memory", async
   await until("it was tried twice", () => problems.length >= 2);
   expect(problems[0]).toMatchObject({ kind: "RETRYING", lost: 0 });
   rmSync(blocking);
-  expect(await tracker.flush(10_000)).toBe(true);
+  expect(await tracker.flush(120_000)).toBe(true);
   await tracker.close();
   expect(server.counted.size).toBe(1);
 });
@@ -207,7 +207,7 @@ test("what was taken away from the spool is told, and what is tracked after it i
   isAway = false;
   await until("the loss is told", () => problems.some(({ kind }) => kind === "DAMAGED"));
   tracker.track({ ...order, id: "later" });
-  expect(await tracker.flush(10_000)).toBe(true);
+  expect(await tracker.flush(120_000)).toBe(true);
   expect(server.counted.has("later")).toBe(true);
   await tracker.close();
 });
