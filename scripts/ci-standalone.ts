@@ -6,7 +6,7 @@
  * A shell block of README.md or of a guide takes part when a comment stands right above it:
  *   <!-- ci: setup -->                      runs before each call, in the same shell: it sets variables
  *   <!-- ci: {"valid": true, "a.b": 1} -->  a call: these fields of its JSON answer must have these values
- *   <!-- ci within 5 s: {…} -->             a call that shows the effect of an event: it is repeated until they have
+ *   <!-- ci within 30 s: {…} -->            a call that shows the effect of an event: it is repeated until they have
  *   <!-- ci: prints -->                     a program: it prints, to the letter, the block that follows
  * Each document has setup blocks of its own. The README's last call is a mutation: repeated after a restart, its `request_id` must bring the same answer again.
  */
@@ -29,7 +29,7 @@ const readmePorts = { grpc: 9090, web: 8080, metrics: 9464 };
 const startTimeoutMs = 180_000;
 /** The promise of the README. */
 const stopTimeoutMs = 5_000;
-const callTimeoutMs = 60_000;
+const callTimeoutMs = 300_000;
 
 interface Standalone {
   readonly child: ChildProcess;

@@ -3,7 +3,7 @@ import { createClient } from "@connectrpc/connect";
 import { Cycle, LicenseType } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { TenantService } from "@licet/contracts/licet/licensing/v1/tenant_service_pb";
 import { createChannel } from "@licet/platform/rpc/client";
-import { type Caller, openCaller, type Place } from "./caller.ts";
+import { type Caller, insist, openCaller, type Place } from "./caller.ts";
 import { productOf } from "./licenses.ts";
 import {
   BASE_PRICE_CENTS,
@@ -29,6 +29,8 @@ export interface Scene {
 }
 
 const DAY_MS = 86_400_000;
+/** How long a tenant's products and customers are tried for. */
+const SETTING_UP_MS = 120_000;
 
 /** Creates the tenants, what they sell, and the customers who use, before anything is broken. */
 export async function setUp(stage: Stage, workers: number): Promise<Scene> {
@@ -55,10 +57,12 @@ export async function setUp(stage: Stage, workers: number): Promise<Scene> {
   const licenses: Record<string, string> = {};
   for (const tenant of tenants) {
     const caller = openCaller(place, tenant);
-    await sell(caller, workers);
+    // By request ids that stay, so that a busy machine's deadline is no failure.
+    const patience = AbortSignal.timeout(SETTING_UP_MS);
+    await insist(() => sell(caller, workers), patience);
     for (let number = 0; number < USING_CUSTOMERS; number++) {
       const customer = usingCustomer(number);
-      licenses[`${tenant}/${customer}`] = await furnish(caller, customer, licensedFrom);
+      licenses[`${tenant}/${customer}`] = await insist(() => furnish(caller, customer, licensedFrom), patience);
     }
     caller.close();
   }

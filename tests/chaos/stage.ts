@@ -20,7 +20,7 @@ import { type ChaosReplica, startChaosReplica } from "./replica.ts";
 
 const PREFIX = "licet";
 /** All replicas must serve so long after their start, in milliseconds. */
-const READY_WITHIN_MS = 120_000;
+const READY_WITHIN_MS = 300_000;
 /** Few enough that a probe can take all slots of a replica, many more than the load needs. */
 export const MAX_CONCURRENT = 64;
 

@@ -10,7 +10,7 @@ import { createChannel } from "@licet/platform/rpc/client";
 import { until } from "@licet/platform/testing/until";
 import { randomFrom } from "../random.ts";
 import { type Fault, type Supervisor, supervise } from "./supervisor.ts";
-import { callersOver, countedEvents, type Journal, prepare, provisionOne, trackTen } from "./workload.ts";
+import { callersOver, countedEvents, insist, type Journal, prepare, provisionOne, trackTen } from "./workload.ts";
 
 /** Decides every fault and its moment; another run with the same seed is alike, not identical: threads are not seeded. */
 const seed = Number(process.env.LICET_SEED ?? 20_261_122);
@@ -40,13 +40,14 @@ test(`${kills} kills over ${provisions} provisions and ${batches * 10} events: a
     credential: licet.runFile("apiKeys.platform.operator"),
   });
   const tenant = { requestId: "acme", tenantId: "acme", name: "Acme" };
-  const { adminApiKeySecret } = await createClient(TenantService, operator).createTenant(tenant);
-  const channel = createChannel({ address: `127.0.0.1:${ports.grpc}`, credential: adminApiKeySecret });
-  const client = callersOver(channel);
-  await prepare(client);
-
   const over = new AbortController();
   const journal: Journal = { provisioned: new Map(), tracked: new Set(), repeated: 0, signal: over.signal };
+  const tenants = createClient(TenantService, operator);
+  const { adminApiKeySecret } = await insist(journal, () => tenants.createTenant(tenant));
+  const channel = createChannel({ address: `127.0.0.1:${ports.grpc}`, credential: adminApiKeySecret });
+  const client = callersOver(channel);
+  await prepare(client, journal);
+
   const jobs = Array.from({ length: provisions + batches }, (_, index) =>
     index % 2 === 0 ? `customer-${index / 2}` : ((index - 1) / 2) * 10,
   );
@@ -68,7 +69,7 @@ test(`${kills} kills over ${provisions} provisions and ${batches * 10} events: a
     const kinds: Fault[] = ["process", "postgres", "during start", "after append", "after commit"];
     for (let kill = 1; kill <= kills; kill++) {
       const name = `${due(kill)} of ${jobs.length} jobs are done`;
-      await until(name, () => done >= due(kill) || over.signal.aborted, { timeoutMs: 120_000 });
+      await until(name, () => done >= due(kill) || over.signal.aborted);
       over.signal.throwIfAborted();
       await licet.cause(kinds[Math.floor(random() * kinds.length)] as Fault, () => {
         held = kill === kills ? jobs.length : due(kill + 1.5);
@@ -77,8 +78,9 @@ test(`${kills} kills over ${provisions} provisions and ${batches * 10} events: a
   };
   try {
     await Promise.all([faulting(), ...Array.from({ length: callers }, work)]);
-  } finally {
+  } catch (error) {
     over.abort();
+    throw error;
   }
 
   await until(
@@ -89,9 +91,12 @@ test(`${kills} kills over ${provisions} provisions and ${batches * 10} events: a
   expect(journal.tracked.size).toBe(batches * 10);
   expect(journal.provisioned.size).toBe(provisions);
   for (const [customerId, licenseId] of journal.provisioned) {
-    const { licenses } = await client.licenses.listLicenses({ holder: { case: "customerId", value: customerId } });
+    const holder = { case: "customerId", value: customerId } as const;
+    const { licenses } = await insist(journal, () => client.licenses.listLicenses({ holder }));
     expect(licenses.map((license) => license.licenseId)).toEqual([licenseId]);
-    const decision = await client.validation.validateFeature({ customerId, feature: "f" }, { timeoutMs: 5_000 });
+    const question = { customerId, feature: "f" };
+    const ask = () => client.validation.validateFeature(question, { timeoutMs: 5_000 });
+    const decision = await insist(journal, ask);
     expect([DecisionReason[decision.reason], decision.version]).toEqual(["ALLOWED", 2n]);
   }
   operator.close();
@@ -106,4 +111,4 @@ test(`${kills} kills over ${provisions} provisions and ${batches * 10} events: a
     repeated: journal.repeated,
   };
   process.stdout.write(`crash: ${JSON.stringify(summary)}\n`);
-}, 600_000);
+}, 1_800_000);

@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { findPostmaster } from "@licet/platform/database/postmaster";
 import { until } from "@licet/platform/testing/until";
 
-const START_TIMEOUT_MS = 60_000;
+const START_TIMEOUT_MS = 180_000;
 
 /** How the process is ended, or ends itself. */
 export type Fault = "process" | "postgres" | "during start" | "after append" | "after commit";

@@ -28,7 +28,7 @@ export interface Journal {
 }
 
 /** Calls until there is an answer. Only what a crash can cause is repeated; anything else is a finding. */
-async function insist<T>(journal: Journal, call: () => Promise<T>): Promise<T> {
+export async function insist<T>(journal: Journal, call: () => Promise<T>): Promise<T> {
   for (let attempt = 1; ; attempt++) {
     try {
       return await call();
@@ -62,12 +62,13 @@ export function callersOver(transport: Transport): Callers {
   };
 }
 
-/** Creates what licenses need: product `p` with feature `f` and plan `basic`. */
-export async function prepare({ catalog }: Callers): Promise<void> {
-  await catalog.createProduct({ requestId: "p", product: "p", name: "P" });
-  await catalog.createFeature({ requestId: "f", product: "p", feature: "f", name: "F" });
+/** Creates what licenses need, insisting on each: product `p` with feature `f` and plan `basic`. */
+export async function prepare({ catalog }: Callers, journal: Journal): Promise<void> {
+  await insist(journal, () => catalog.createProduct({ requestId: "p", product: "p", name: "P" }));
+  await insist(journal, () => catalog.createFeature({ requestId: "f", product: "p", feature: "f", name: "F" }));
   const terms = { type: LicenseType.STANDARD, features: ["f"] };
-  await catalog.createPlan({ requestId: "basic", product: "p", plan: "basic", name: "Basic", terms });
+  const plan = { requestId: "basic", product: "p", plan: "basic", name: "Basic", terms };
+  await insist(journal, () => catalog.createPlan(plan));
 }
 
 /** Creates a customer and provisions its license, insisting on each. */

@@ -15,8 +15,8 @@ export interface Target {
   readonly random: () => number;
   /** Aborted when the attack's time is up. */
   readonly signal: AbortSignal;
-  /** Keeps everybody from the licenses for so long, so that handlers that read them get stuck. */
-  stall(ms: number): Promise<void>;
+  /** Keeps everybody from the licenses while `work` goes on, so that handlers that read them get stuck. */
+  stall(work: () => Promise<void>): Promise<void>;
   /** What mutated requests were accepted, as `method request_id`: their effects are no finding. */
   readonly accepted: Set<string>;
 }

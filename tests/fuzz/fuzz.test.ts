@@ -16,7 +16,7 @@ test("a process under every attack lives, stays within its bounds and answers as
   const floods = http2Attacks.map(({ name }) => name);
   const calls = outcomes.filter(({ name }) => !floods.includes(name));
   expect(calls.filter(({ answers }) => Object.keys(answers).length === 0)).toEqual([]);
-}, 300_000);
+}, 900_000);
 
 test("bugs that are planted are found", async () => {
   const bugs = ["slot freed on cancel", "transactions wait without a limit", "decoder's errors unhandled"];
@@ -26,7 +26,7 @@ test("bugs that are planted are found", async () => {
     expect.stringMatching(/^handlers: \d+ of licet.licensing.v1 unary calls ran at once/),
   );
   expect(findings).toContainEqual(expect.stringMatching(/^mutated-protobufs: grpc INTERNAL is not documented/));
-}, 300_000);
+}, 900_000);
 
 test("the docs tell of each attack and of every answer to it", () => {
   const docs = readFileSync(new URL("../../docs/reliability.md", import.meta.url), "utf8");

@@ -9,7 +9,7 @@ import { sampleOf } from "./samples.ts";
 import { errorName, type Tally } from "./tally.ts";
 
 /** Longer than any deadline, also where the machine is busy with other things. */
-const PATIENCE_MS = 30_000;
+const PATIENCE_MS = 120_000;
 /** Calls of one round; each has a stream of its own on one connection. */
 const CALLS = 60;
 

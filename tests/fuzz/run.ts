@@ -105,9 +105,6 @@ async function attackAll(victim: Victim, canary: ChildProcess, options: FuzzOpti
   let ids = 0;
   const prefix = `fuzz-${seed}`;
   const methods = createSamples(() => `${prefix}-${++ids}`);
-  const stall = async (ms: number) => {
-    await victim.sql(`BEGIN; LOCK TABLE license IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(${ms / 1_000}); COMMIT`);
-  };
   const aim = {
     grpcPort: victim.grpcPort,
     webPort: victim.webPort,
@@ -115,7 +112,7 @@ async function attackAll(victim: Victim, canary: ChildProcess, options: FuzzOpti
     operatorKey: victim.key("platform", "operator"),
     methods,
     random,
-    stall,
+    stall: (work: () => Promise<void>) => victim.locked("license", work),
   };
   const chosen = attacks.filter(({ name }) => options.only?.includes(name) ?? true);
   // Half of the time goes into getting warm.

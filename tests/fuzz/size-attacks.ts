@@ -9,7 +9,7 @@ import type { Tally } from "./tally.ts";
 import { request, runAll } from "./web-attacks.ts";
 
 /** Longer than any deadline, also where the machine is busy with other things. */
-const PATIENCE_MS = 30_000;
+const PATIENCE_MS = 120_000;
 const TEN_MB = 10 * 1024 * 1024;
 /** Left of what a method takes for the part of the request that is right. */
 const ROOM = 1_024;

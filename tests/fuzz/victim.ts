@@ -35,6 +35,8 @@ export interface Victim {
   health(): Promise<number | undefined>;
   /** Runs SQL as superuser in its licensing database. */
   sql<T>(text: string): Promise<T[]>;
+  /** Runs `work` while nobody can read or write a table of that database. */
+  locked(table: string, work: () => Promise<void>): Promise<void>;
   /** Ends it as an operator would; its exit code. */
   stop(): Promise<number | null>;
 }
@@ -66,6 +68,7 @@ export async function startVictim(bugs: readonly string[] = []): Promise<Victim>
   }
   const ready = JSON.parse(line) as Ready;
   const { pid = 0 } = child;
+  const licensingUrl = new URL("/licet_licensing", postgres.url).href;
   return {
     grpcPort: Number(new URL(ready.grpcUrl).port),
     webPort: Number(new URL(ready.webUrl).port),
@@ -82,11 +85,12 @@ export async function startVictim(bugs: readonly string[] = []): Promise<Victim>
         ({ status }) => status,
         () => undefined,
       ),
-    sql: (text) => {
-      const url = new URL(postgres.url);
-      url.pathname = "/licet_licensing";
-      return asAdministrator(url.href, async (client) => (await client.query(text)).rows);
-    },
+    sql: (text) => asAdministrator(licensingUrl, async (client) => (await client.query(text)).rows),
+    locked: (table, work) =>
+      asAdministrator(licensingUrl, async (client) => {
+        await client.query(`BEGIN; LOCK TABLE ${table} IN ACCESS EXCLUSIVE MODE`);
+        await work().finally(() => client.query("COMMIT"));
+      }),
     async stop() {
       const gone = child.exitCode === null && child.signalCode === null ? once(child, "exit") : undefined;
       child.kill("SIGTERM");

@@ -4,14 +4,14 @@ import { createGrpcWebTransport } from "@connectrpc/connect-web";
 import { LicensingService as FirstPlan } from "@licet/contracts/licensing/licensing_service_pb";
 import { LicensingService } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
 import { ValidationService } from "@licet/contracts/licet/validation/v1/validation_service_pb";
-import { patient } from "@licet/platform/testing/patient";
+import { ATTEMPTS, patient } from "@licet/platform/testing/patient";
 import { type ForeignClient, refusal } from "./outcome.ts";
 
 const registry = createRegistry(LicensingService, ValidationService, FirstPlan);
 
 /** gRPC-Web as a browser's page speaks it: connect-web over `fetch`. */
 export function grpcWeb(webUrl: string): ForeignClient {
-  const transport = patient(createGrpcWebTransport({ baseUrl: webUrl }));
+  const transport = patient(createGrpcWebTransport({ baseUrl: webUrl }), ATTEMPTS);
   return {
     async call(key, name, body) {
       const [service = "", methodName] = name.split("/");

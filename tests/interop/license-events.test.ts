@@ -83,6 +83,7 @@ class Consumer {
   readonly #env: Readonly<Record<string, string>>;
   readonly told: string[] = [];
   #child: ChildProcess | undefined;
+  #exitCode: number | null = null;
 
   constructor(language: string, name: string, { keyId, secret }: { keyId: string; secret: string }) {
     this.name = `${name} (${language})`;
@@ -105,6 +106,10 @@ class Consumer {
     const [program = "", ...args] = this.#command;
     const child = spawn(program, args, { env: { ...process.env, ...this.#env }, stdio: ["ignore", "ignore", "pipe"] });
     createInterface({ input: child.stderr }).on("line", (line) => this.told.push(line));
+    // Not before `close`: with `exit` its last lines may still be on their way.
+    child.once("close", (code) => {
+      this.#exitCode = code;
+    });
     this.#child = child;
   }
 
@@ -117,8 +122,9 @@ class Consumer {
     return ((await gone) as [number | null])[0];
   }
 
+  /** Null as long as it runs or what it told may not all be here. */
   exitCode(): number | null {
-    return this.#child?.exitCode ?? null;
+    return this.#exitCode;
   }
 
   /** What took effect, in order. */

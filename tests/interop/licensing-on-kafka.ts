@@ -18,6 +18,7 @@ import { createGrpcServer } from "@licet/platform/rpc/grpc";
 import { createLocalTransport } from "@licet/platform/rpc/local";
 import { createPipeline } from "@licet/platform/rpc/pipeline";
 import { createTestDatabase, type TestDatabase } from "@licet/platform/testing/database";
+import { ATTEMPTS, patient } from "@licet/platform/testing/patient";
 
 /** Clients of licensing's services, all with one API key. */
 export interface LicensingClients {
@@ -67,7 +68,8 @@ export async function startLicensingOnKafka(brokers: readonly string[]): Promise
     maxStreams: 100,
     logger,
   });
-  const inside = createLocalTransport({ bindings, pipeline, headers: { authorization: `Bearer ${meshKey}` } });
+  const headers = { authorization: `Bearer ${meshKey}` };
+  const inside = patient(createLocalTransport({ bindings, pipeline, headers }), ATTEMPTS);
   const credentials: Credentials = createLicensingCredentials({ licensing: inside, meshKey, logger });
   const following = await followCredentials(credentials, bus, logger);
   licensing.start();

@@ -63,14 +63,21 @@ test("import: the exit code tells of failed rows, the same file again is the sam
 });
 
 test("import: Ctrl-C stops between two chunks, and the same command goes on", async () => {
-  const rows = Array.from({ length: 12_000 }, (_, index) => `x-${index},${"Some Organisation ".repeat(5)}${index}`);
-  const name = file("many.csv", `customer_id,name\n${rows.join("\n")}\n`);
-  const child = start("wprocket", ["import", "customers", name]);
-  const output = Promise.all([text(child.stdout), once(child, "close")]);
-  await once(child.stderr, "data");
-  child.kill("SIGINT");
-  const [stdout, [code]] = await output;
-  expect([code, stdout]).toEqual([130, expect.stringContaining("goes on from here")]);
+  const name = "many.csv";
+  const interrupted = async (round: number) => {
+    const names = Array.from({ length: 12_000 }, (_, index) => `${"Some Organisation ".repeat(5)}${index}`);
+    file(name, `customer_id,name\n${names.map((each, index) => `x-${round}-${index},${each}`).join("\n")}\n`);
+    const child = start("wprocket", ["import", "customers", name]);
+    const output = Promise.all([text(child.stdout), once(child, "close")]);
+    await once(child.stderr, "data");
+    child.kill("SIGINT");
+    const [stdout, [code]] = await output;
+    return [code, stdout];
+  };
+  let ended = await interrupted(1);
+  // On a busy machine an import can be done before the signal comes.
+  for (let round = 2; ended[0] === 0 && round <= 3; round++) ended = await interrupted(round);
+  expect(ended).toEqual([130, expect.stringContaining("goes on from here")]);
   const done = await run("wprocket", "import", "customers", name);
   expect(done).toMatchObject({
     code: 0,
@@ -124,12 +131,8 @@ test.each<[string, string[], string]>([
   ["no plan", ["bulk", "migrate", "--product", "trading"], "--to-plan is missing"],
   ["an unknown flag", ["export", "customers", "--fast"], "Unknown option"],
   ["no selection", ["bulk", "suspend"], "selection: must not be empty"],
-])(
-  "%s is told in one sentence",
-  async (_name, args, sentence) => {
-    const { code, stderr } = await run("rankmath", ...args);
-    expect([code, stderr]).toEqual([1, expect.stringContaining(sentence)]);
-    expect(stderr.trim().split("\n")).toHaveLength(1);
-  },
-  30_000,
-);
+])("%s is told in one sentence", async (_name, args, sentence) => {
+  const { code, stderr } = await run("rankmath", ...args);
+  expect([code, stderr]).toEqual([1, expect.stringContaining(sentence)]);
+  expect(stderr.trim().split("\n")).toHaveLength(1);
+});

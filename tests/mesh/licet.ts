@@ -6,7 +6,7 @@ import { asAdministrator } from "@licet/platform/database/roles";
 import { createLogger } from "@licet/platform/logging";
 import { type Channel, createChannel } from "@licet/platform/rpc/client";
 import { testServerUrl } from "@licet/platform/testing/database";
-import { patient } from "@licet/platform/testing/patient";
+import { ATTEMPTS, patient } from "@licet/platform/testing/patient";
 import { createStandalone, type Started } from "@licet/standalone";
 
 /** A whole Licet in this process, on the test server's Postgres and free ports. */
@@ -40,7 +40,8 @@ export async function startLicet({ seed }: { seed: boolean }): Promise<TestLicet
     as(tenant, role) {
       const credential = started.run.apiKeys[tenant]?.[role];
       if (credential === undefined) throw new Error(`there is no key of ${tenant}'s ${role}`);
-      const channel = patient(createChannel({ address: new URL(started.run.grpcUrl).host, credential }));
+      const address = new URL(started.run.grpcUrl).host;
+      const channel = patient(createChannel({ address, credential }), ATTEMPTS);
       channels.push(channel);
       return channel;
     },

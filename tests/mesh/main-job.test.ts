@@ -58,7 +58,7 @@ test("a cancellation at the end and a transfer are seen by decisions; the histor
   for (const customerId of [seller, buyer])
     await customers.createCustomer({ requestId: newId(), customerId, name: "M" });
   // Time enough for three calls on a busy machine.
-  const validUntil = timestampFromDate(new Date(Date.now() + 10_000));
+  const validUntil = timestampFromDate(new Date(Date.now() + 30_000));
   const wanted = { requestId: newId(), customerId: seller, product: "trading", plan: "enterprise", validUntil };
   const licenseId = (await licenses.provisionLicense(wanted)).license?.licenseId ?? "";
   await licenses.cancelLicense({ requestId: newId(), licenseId, atEnd: true, reason: "sold" });

@@ -19,6 +19,7 @@ import { createPipeline } from "@licet/platform/rpc/pipeline";
 import type { RpcServer } from "@licet/platform/rpc/server";
 import { createWebServer } from "@licet/platform/rpc/web";
 import { createTestDatabase, type TestDatabase } from "@licet/platform/testing/database";
+import { ATTEMPTS, patient } from "@licet/platform/testing/patient";
 import { until } from "@licet/platform/testing/until";
 import { sql } from "kysely";
 import {
@@ -137,10 +138,14 @@ export async function startHarness(
   const pipeline = createPipeline({ authenticate, maxConcurrent: 200, maxStreams: 20, logger });
   const transport = (tenant: string, role: Role | "mesh", scopes?: readonly string[]) => {
     const authorization = ["test", tenant, role, ...(scopes ? [scopes.join(",")] : [])].join(" ");
-    return createLocalTransport({ bindings: licensing.bindings, pipeline, headers: { authorization } });
+    return patient(
+      createLocalTransport({ bindings: licensing.bindings, pipeline, headers: { authorization } }),
+      ATTEMPTS,
+    );
   };
   const installedOf = ({ bindings }: Licensing) =>
-    createClient(ActivationService, createLocalTransport({ bindings, pipeline, headers: {} }));
+    // Once: what is asked by a license key is counted.
+    createClient(ActivationService, patient(createLocalTransport({ bindings, pipeline, headers: {} })));
   return {
     database,
     licensing,

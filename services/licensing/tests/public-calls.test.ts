@@ -10,7 +10,7 @@ import {
 } from "@licet/contracts/licet/licensing/v1/activation_service_pb";
 import { KeyFormat } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { InstanceType } from "@licet/contracts/licet/licensing/v1/seat_pb";
-import { inTenant } from "@licet/platform/database/database";
+import { inTenant, openDatabase } from "@licet/platform/database/database";
 import { asAdministrator } from "@licet/platform/database/roles";
 import type { ServiceError } from "@licet/platform/errors";
 import { newId } from "@licet/platform/ids";
@@ -23,6 +23,7 @@ import { sql } from "kysely";
 import { newOpaqueKey, OPAQUE_KEY_BYTES } from "../src/domain/opaque-key.ts";
 import { createKeyCalls } from "../src/key-calls.ts";
 import type { Licensing } from "../src/service.ts";
+import type { DB } from "../src/store/schema.ts";
 import { createPurge } from "../src/workers/purge.ts";
 import { type Harness, type ServedHarness, seedTenant, startHarness } from "./harness.ts";
 
@@ -223,7 +224,7 @@ describe("the calls of a key", () => {
   test("are purged also while something else can't be", async () => {
     const { key, keyId } = await newKey();
     await harness.installed.checkKey({ key, product });
-    const { adminUrl, name, databases } = harness.database;
+    const { adminUrl, name, databases, url: urlOf } = harness.database;
     const url = new URL(adminUrl);
     url.pathname = `/${name}`;
     await asAdministrator(url.href, (client) =>
@@ -231,11 +232,14 @@ describe("the calls of a key", () => {
         VALUES ('rankmath', 'old', 'customers', 'csv', false, 'fail', now() - interval '31 days')`),
     );
     const later = new Date(harness.clock.now.getTime() + 3 * 86_400_000);
-    const purge = createPurge(databases, () => later, createLogger({ level: "silent", name: "t" }));
+    // With a service's limits: it does not wait for the row for long.
+    const system = openDatabase<DB>({ url: urlOf("licet_system"), applicationName: "purge", maxConnections: 1 });
+    const purge = createPurge({ ...databases, system }, () => later, createLogger({ level: "silent", name: "t" }));
     await inTenant(databases, "rankmath", async (tx) => {
       await tx.selectFrom("import").select("import_id").forUpdate().execute();
       await purge.round();
     });
+    await system.destroy();
     expect(await takenOf(keyId)).toEqual([]);
   });
 });

@@ -22,7 +22,8 @@ type Questions = MessageInitShape<typeof ValidateStreamRequestSchema>;
 
 let harness: Harness;
 beforeEach(async () => {
-  harness = await createHarness();
+  // Time enough for a look-up that a test holds up until its questions are asked.
+  harness = await createHarness({ lookUpTimeoutMs: 4_000 });
   const { catalogs, snapshots } = harness.licensing;
   catalogs.push(catalog(1n, ["basic_trading", "egx_access", "adx_access"]));
   const limits = [{ metric: "users", maximum: 5n, window: LimitWindow.GAUGE, enforcement: Enforcement.HARD }];

@@ -149,10 +149,13 @@ async function pass(connection: Connection, direction: Direction, state: LinkSta
 }
 
 async function passSlowly(chunk: Buffer, to: Socket, state: LinkState): Promise<void> {
+  const startedAt = performance.now();
   for (let at = 0; at < chunk.length; at += SLICE_BYTES) {
     const slice = chunk.subarray(at, at + SLICE_BYTES);
     await write(slice, to);
-    if (Number.isFinite(state.bytesPerSecond)) await delay((slice.length / state.bytesPerSecond) * 1_000);
+    // By when it is due, so that timers which are late on a busy machine don't add up.
+    const dueAt = startedAt + ((at + slice.length) / state.bytesPerSecond) * 1_000;
+    if (dueAt > performance.now()) await delay(dueAt - performance.now());
   }
 }
 

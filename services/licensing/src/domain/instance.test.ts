@@ -68,6 +68,7 @@ describe("URLs", () => {
     ["https://example.com/?page=2", "without a query"],
     ["https://example.com/#top", "without a query"],
     ["https://example..com", "name of a host"],
+    ["https://example.0x7", "must be the address of a site"],
     ["https://-example.com", "name of a host"],
     ["https://exa$mple.com", "name of a host"],
     ["https://example.com:99999", "must be the address of a site"],
@@ -77,7 +78,10 @@ describe("URLs", () => {
     expect(() => idOf("url", given)).toThrow(expect.objectContaining(violation("instance.id", description)));
   });
 
-  const label = fc.stringMatching(/^[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?$/).filter((text) => !text.startsWith("xn--"));
+  // A host whose last label is a number, `0x7` as well, is an IPv4 address by the URL standard.
+  const label = fc
+    .stringMatching(/^[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?$/)
+    .filter((text) => !text.startsWith("xn--") && !/^0x[0-9a-f]*$/.test(text));
   const segment = fc.stringMatching(/^[A-Za-z0-9_~-]{1,6}(%[2-7][0-9a-fA-F]){0,2}$/);
   const anySite = fc.record({
     labels: fc.array(label, { minLength: 1, maxLength: 4 }).filter((labels) => /[a-z-]/.test(labels.at(-1) ?? "")),
