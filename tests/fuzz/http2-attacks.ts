@@ -1,3 +1,4 @@
+import { setTimeout as delay } from "node:timers/promises";
 import { type Attack, below, noise, pick, type Target } from "./attack.ts";
 import { envelope, flag, frame, indexedLiteral, literals, number, settings, type } from "./frames.ts";
 import { openHttp2, type RawHttp2 } from "./raw-http2.ts";
@@ -83,13 +84,15 @@ async function onConnections(
   }
 }
 
+/** How long the handlers that rapid resets begin are stuck in the database at least, in milliseconds. */
+const STUCK_MS = 1_500;
+
 const rapidReset: Attack = {
   name: "rapid-reset",
   about: "whole calls that are reset in the same packet, on connection after connection, while handlers are stuck",
   answers: [...cuts, "reset REFUSED_STREAM", "reset CANCEL", "grpc OK", "http 200"],
   async round(target, tally) {
-    // Stuck until the last batch is out, however long a busy machine takes for that.
-    await target.stall(async () => {
+    const flood = async (): Promise<void> => {
       for (let batch = 0; batch < 6; batch++) {
         await onConnections(target, tally, 1, async (connection, port) => {
           for (let stream = 1, bursts = 0; bursts < 10; bursts++) {
@@ -103,7 +106,9 @@ const rapidReset: Attack = {
           await connection.end(100);
         });
       }
-    });
+    };
+    // Until the last batch is out, however long a busy machine takes for that.
+    await target.stall(async () => void (await Promise.all([flood(), delay(STUCK_MS)])));
   },
 };
 
