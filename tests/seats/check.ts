@@ -1,6 +1,5 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { SeatChangeCause, SeatChangedSchema } from "@licet/contracts/licet/licensing/v1/seat_events_pb";
-import { asAdministrator } from "@licet/platform/database/roles";
 import type { Played } from "./round.ts";
 import { products, type Stage } from "./stage.ts";
 
@@ -71,9 +70,7 @@ function compareRows(played: Played, left: Left, held: ReadonlyMap<string, strin
 }
 
 async function readLeft(stage: Stage, licenseId: string): Promise<Left> {
-  const url = new URL(stage.database.adminUrl);
-  url.pathname = `/${stage.database.name}`;
-  return asAdministrator(url.href, async (client) => {
+  return stage.database.asSuperuser(async (client) => {
     const events = await client.query("SELECT version, payload FROM event WHERE stream = $1 ORDER BY id", [
       `seats/${licenseId}`,
     ]);

@@ -3,7 +3,6 @@ import { setTimeout as delay } from "node:timers/promises";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type ActivateInstanceResponse, KeyReason } from "@licet/contracts/licet/licensing/v1/activation_service_pb";
 import { InstanceType } from "@licet/contracts/licet/licensing/v1/seat_pb";
-import { asAdministrator } from "@licet/platform/database/roles";
 import { ServiceError } from "@licet/platform/errors";
 import { between, pick } from "../random.ts";
 import { type Clients, type Product, products, type Stage } from "./stage.ts";
@@ -216,9 +215,7 @@ async function jump({ stage, tally }: Round, seconds: number): Promise<void> {
 
 /** Ends the database sessions of calls that are under way. */
 async function kill({ stage, tally }: Round): Promise<void> {
-  const url = new URL(stage.database.adminUrl);
-  url.pathname = `/${stage.database.name}`;
-  await asAdministrator(url.href, (client) =>
+  await stage.database.asSuperuser((client) =>
     client.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                    WHERE datname = current_database() AND usename = 'licet_app' AND state <> 'idle' LIMIT 3`),
   );

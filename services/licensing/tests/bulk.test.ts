@@ -13,7 +13,6 @@ import { Cycle, LicenseType } from "@licet/contracts/licet/licensing/v1/catalog_
 import { LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
 import { LicenseChangeCause } from "@licet/contracts/licet/licensing/v1/licensing_events_pb";
 import { RenewFrom } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
-import { asAdministrator } from "@licet/platform/database/roles";
 import { newId } from "@licet/platform/ids";
 import { until } from "@licet/platform/testing/until";
 import { purgeRuns } from "../src/store/bulk.ts";
@@ -109,10 +108,7 @@ const statusOf = async ({ licenses }: Brand, licenseId: string) =>
 
 /** Every row of a table that belongs to a tenant, as the database's owner sees it. */
 function rowsOf(table: string, tenant: string): Promise<Record<string, unknown>[]> {
-  const { adminUrl, name } = harness.database;
-  const url = new URL(adminUrl);
-  url.pathname = `/${name}`;
-  return asAdministrator(url.href, async (client) => {
+  return harness.database.asSuperuser(async (client) => {
     const { rows } = await client.query(`SELECT * FROM ${table} WHERE tenant_id = $1 ORDER BY 1, 2, 3`, [tenant]);
     return rows;
   });
@@ -348,11 +344,8 @@ describe("an operation", () => {
       clients.bulk.startBulkChange({ requestId: newId(), selection, change });
     await expect(begin(brand, {})).rejects.toMatchObject({ violations: [{ field: "selection" }] });
     // No worker takes these: they are not the database's role to look at, as if none led.
-    const { adminUrl, name } = harness.database;
-    const url = new URL(adminUrl);
-    url.pathname = `/${name}`;
     const hidden = (on: boolean) =>
-      asAdministrator(url.href, (client) =>
+      harness.database.asSuperuser((client) =>
         client.query(
           on
             ? "CREATE POLICY hidden ON bulk_operation AS RESTRICTIVE FOR SELECT TO licet_system USING (false)"
@@ -391,10 +384,7 @@ describe("an operation", () => {
     await brand.licenses.revokeLicense({ requestId: newId(), licenseId: one });
     const done = await suspendAll(brand, { licenseIds: [one] });
     expect(done.failed).toBe(1n);
-    const { adminUrl, name } = harness.database;
-    const url = new URL(adminUrl);
-    url.pathname = `/${name}`;
-    await asAdministrator(url.href, (client) =>
+    await harness.database.asSuperuser((client) =>
       client.query("UPDATE bulk_operation SET updated_at = now() - interval '31 days' WHERE tenant_id = $1", [
         brand.tenant,
       ]),

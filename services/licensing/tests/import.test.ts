@@ -12,7 +12,7 @@ import { Cycle, LicenseType } from "@licet/contracts/licet/licensing/v1/catalog_
 import { LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
 import { LicenseChangeCause, LicenseChangedSchema } from "@licet/contracts/licet/licensing/v1/licensing_events_pb";
 import { inTenant } from "@licet/platform/database/database";
-import { asAdministrator, roles } from "@licet/platform/database/roles";
+import { roles } from "@licet/platform/database/roles";
 import { ServiceError } from "@licet/platform/errors";
 import { newId } from "@licet/platform/ids";
 import { isolationBreaches } from "@licet/platform/testing/isolation";
@@ -84,16 +84,9 @@ const header = "customer_id,name,email,employee_count";
 const errorsOf = ({ firstErrors }: Import) =>
   firstErrors.map(({ line, field, reason }) => `${line} ${field} ${reason}`);
 
-function asOwner<T>(work: Parameters<typeof asAdministrator<T>>[1]): Promise<T> {
-  const { adminUrl, name } = harness.database;
-  const url = new URL(adminUrl);
-  url.pathname = `/${name}`;
-  return asAdministrator(url.href, work);
-}
-
 /** Every row of a table that belongs to a tenant, as the database's owner sees it. */
 function rowsOf(table: string, tenant: string): Promise<Record<string, unknown>[]> {
-  return asOwner(async (client) => {
+  return harness.database.asSuperuser(async (client) => {
     const { rows } = await client.query(`SELECT * FROM ${table} WHERE tenant_id = $1 ORDER BY 1, 2, 3`, [tenant]);
     return rows;
   });
@@ -585,7 +578,7 @@ describe("pieces", () => {
 /** Makes a call, and ends the session in which it writes to a table at the moment when it is about to. */
 async function dyingAt<T>(table: string, call: () => Promise<T>): Promise<T> {
   let called: Promise<T> | undefined;
-  await asOwner(async (client) => {
+  await harness.database.asSuperuser(async (client) => {
     await client.query(`BEGIN; LOCK TABLE ${table} IN SHARE MODE`);
     called = call();
     await until(`a session that writes to ${table} has died`, async () => {
@@ -657,10 +650,7 @@ describe("an import", () => {
     const chunk = { importId: first, offset: 0n, data: Buffer.from("x") };
     await expect(clients.bulk.importChunk(chunk)).rejects.toMatchObject({ reason: "IMPORT_ENDED" });
     await begin(clients);
-    const { adminUrl, name } = harness.database;
-    const url = new URL(adminUrl);
-    url.pathname = `/${name}`;
-    await asAdministrator(url.href, (client) =>
+    await harness.database.asSuperuser((client) =>
       client.query("UPDATE import SET updated_at = now() - interval '2 days' WHERE import_id = $1", [second]),
     );
     await begin(clients);

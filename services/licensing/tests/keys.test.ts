@@ -7,7 +7,6 @@ import { LicenseKeyStatus } from "@licet/contracts/licet/licensing/v1/license_ke
 import { LicenseStatus } from "@licet/contracts/licet/licensing/v1/license_pb";
 import { LicenseChangeCause, LicenseChangedSchema } from "@licet/contracts/licet/licensing/v1/licensing_events_pb";
 import { inTenant } from "@licet/platform/database/database";
-import { asAdministrator } from "@licet/platform/database/roles";
 import { newId } from "@licet/platform/ids";
 import { isolationBreaches } from "@licet/platform/testing/isolation";
 import { type Clients, type Harness, startHarness } from "./harness.ts";
@@ -71,9 +70,7 @@ const reasonOf = async (key: string, product: string) => (await check(key, produ
 
 /** Every row of every table, as text. */
 async function everyRow(): Promise<string[]> {
-  const url = new URL(harness.database.adminUrl);
-  url.pathname = `/${harness.database.name}`;
-  return asAdministrator(url.href, async (client) => {
+  return harness.database.asSuperuser(async (client) => {
     const tables = await client.query<{ name: string }>(
       "SELECT tablename AS name FROM pg_tables WHERE schemaname = 'public'",
     );

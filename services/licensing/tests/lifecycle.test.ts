@@ -10,7 +10,6 @@ import {
   type ProvisionLicenseRequest,
   RenewFrom,
 } from "@licet/contracts/licet/licensing/v1/licensing_service_pb";
-import { asAdministrator } from "@licet/platform/database/roles";
 import { newId } from "@licet/platform/ids";
 import { isolationBreaches } from "@licet/platform/testing/isolation";
 import { until } from "@licet/platform/testing/until";
@@ -277,14 +276,12 @@ describe("what the clock does", () => {
 
   /** Runs SQL on the suite's database as nobody's application would. */
   async function superuser(text: string): Promise<void> {
-    const url = new URL(harness.database.adminUrl);
-    url.pathname = `/${harness.database.name}`;
-    await asAdministrator(url.href, async (client) => void (await client.query(text)));
+    await harness.database.asSuperuser(async (client) => void (await client.query(text)));
   }
 
   /** Ends connections to the suite's database. */
   async function cutConnections(which = "xact_start IS NOT NULL"): Promise<void> {
-    await asAdministrator(harness.database.adminUrl, async (client) => {
+    await harness.database.asSuperuser(async (client) => {
       await client.query(
         `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
          WHERE datname = $1 AND pid <> pg_backend_pid() AND ${which}`,

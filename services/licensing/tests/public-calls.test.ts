@@ -11,7 +11,6 @@ import {
 import { KeyFormat } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { InstanceType } from "@licet/contracts/licet/licensing/v1/seat_pb";
 import { inTenant, openDatabase } from "@licet/platform/database/database";
-import { asAdministrator } from "@licet/platform/database/roles";
 import type { ServiceError } from "@licet/platform/errors";
 import { newId } from "@licet/platform/ids";
 import { createLogger } from "@licet/platform/logging";
@@ -109,8 +108,7 @@ async function locked(
   table: string,
   work: (isWaitedFor: () => Promise<boolean>) => Promise<void>,
 ): Promise<void> {
-  const url = Object.assign(new URL(database.adminUrl), { pathname: `/${database.name}` });
-  await asAdministrator(url.href, async (client) => {
+  await database.asSuperuser(async (client) => {
     await client.query(`BEGIN; LOCK TABLE ${table}`);
     await work(async () => {
       const waiting = "SELECT FROM pg_locks WHERE NOT granted AND relation = $1::regclass";
@@ -224,16 +222,14 @@ describe("the calls of a key", () => {
   test("are purged also while something else can't be", async () => {
     const { key, keyId } = await newKey();
     await harness.installed.checkKey({ key, product });
-    const { adminUrl, name, databases, url: urlOf } = harness.database;
-    const url = new URL(adminUrl);
-    url.pathname = `/${name}`;
-    await asAdministrator(url.href, (client) =>
+    const { databases, url } = harness.database;
+    await harness.database.asSuperuser((client) =>
       client.query(`INSERT INTO import (tenant_id, import_id, kind, format, dry_run, on_existing, updated_at)
         VALUES ('rankmath', 'old', 'customers', 'csv', false, 'fail', now() - interval '31 days')`),
     );
     const later = new Date(harness.clock.now.getTime() + 3 * 86_400_000);
     // With a service's limits: it does not wait for the row for long.
-    const system = openDatabase<DB>({ url: urlOf("licet_system"), applicationName: "purge", maxConnections: 1 });
+    const system = openDatabase<DB>({ url: url("licet_system"), applicationName: "purge", maxConnections: 1 });
     const purge = createPurge({ ...databases, system }, () => later, createLogger({ level: "silent", name: "t" }));
     await inTenant(databases, "rankmath", async (tx) => {
       await tx.selectFrom("import").select("import_id").forUpdate().execute();

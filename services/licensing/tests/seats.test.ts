@@ -12,7 +12,6 @@ import {
   SeatsBelowUse,
 } from "@licet/contracts/licet/licensing/v1/seat_pb";
 import { inTenant } from "@licet/platform/database/database";
-import { asAdministrator } from "@licet/platform/database/roles";
 import { ServiceError } from "@licet/platform/errors";
 import { newId } from "@licet/platform/ids";
 import { isolationBreaches } from "@licet/platform/testing/isolation";
@@ -331,9 +330,8 @@ describe("leases", () => {
   test("that a heartbeat is just renewing are not ended by who waited for it", async () => {
     const sold = await sell("floating");
     await activate(sold, process("p1"));
-    const url = Object.assign(new URL(harness.database.adminUrl), { pathname: `/${harness.database.name}` });
     // As a heartbeat does that began in time and has not committed when the lease is over.
-    await asAdministrator(url.href, async (client) => {
+    await harness.database.asSuperuser(async (client) => {
       const renewal = "UPDATE activation SET lease_until = $1 WHERE license_id = $2";
       await client.query("BEGIN");
       await client.query(renewal, [new Date(+harness.clock.now + 120_000), sold.licenseId]);

@@ -7,7 +7,6 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "@jest/g
 import { KeyReason } from "@licet/contracts/licet/licensing/v1/activation_service_pb";
 import { KeyFormat, LicenseType } from "@licet/contracts/licet/licensing/v1/catalog_pb";
 import { SigningKeyStatus } from "@licet/contracts/licet/licensing/v1/license_key_pb";
-import { asAdministrator } from "@licet/platform/database/roles";
 import { newId } from "@licet/platform/ids";
 import { describeWith } from "@licet/platform/testing/needs";
 import { type Clients, type Harness, startHarness } from "./harness.ts";
@@ -262,9 +261,7 @@ describe("signing keys", () => {
   });
 
   test("each change is in the history, and private keys are sealed", async () => {
-    const url = new URL(harness.database.adminUrl);
-    url.pathname = `/${harness.database.name}`;
-    await asAdministrator(url.href, async (client) => {
+    await harness.database.asSuperuser(async (client) => {
       const { rows } = await client.query(
         "SELECT stream, version FROM event WHERE type = 'licet.signing-key.changed.v1'",
       );

@@ -3,7 +3,6 @@ import { afterEach, beforeEach, expect, test } from "@jest/globals";
 import { UsageTrackedSchema } from "@licet/contracts/licet/metering/v1/metering_events_pb";
 import type { UsageEventSchema } from "@licet/contracts/licet/metering/v1/usage_pb";
 import { asSystem } from "@licet/platform/database/database";
-import { asAdministrator } from "@licet/platform/database/roles";
 import { StalePositionError } from "@licet/platform/events/bus";
 import { createConsumer } from "@licet/platform/events/consumer";
 import { newId } from "@licet/platform/ids";
@@ -69,12 +68,13 @@ async function counted(): Promise<{ stored: number; summed: number; quantity: nu
 async function breakConnections(enough: number, sent: () => number): Promise<void> {
   let broken = 0;
   let sentBefore = 0;
-  await asAdministrator(harness.database.adminUrl, async (admin) => {
+  await harness.database.asSuperuser(async (admin) => {
     await until(`${enough} connections are broken`, async () => {
       if (sent() === sentBefore) return false;
       sentBefore = sent();
       const { rowCount } = await admin.query(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ($1, $2) AND random() < 0.05",
+        `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+          WHERE datname IN ($1, $2) AND pid <> pg_backend_pid() AND random() < 0.05`,
         [harness.database.name, harness.log.name],
       );
       broken += rowCount ?? 0;

@@ -1,7 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "@jest/globals";
 import { UsageTrackedSchema } from "@licet/contracts/licet/metering/v1/metering_events_pb";
 import { asSystem } from "@licet/platform/database/database";
-import { asAdministrator } from "@licet/platform/database/roles";
 import { partitionOf } from "@licet/platform/events/bus";
 import { topicOf } from "@licet/platform/events/cloudevent";
 import { newId } from "@licet/platform/ids";
@@ -17,9 +16,7 @@ afterAll(() => harness.stop());
 
 /** Puts another log into the place of the one that is read, in which the stored offset is that of a later event. */
 async function exchangeLog(partition: number): Promise<void> {
-  const url = new URL(harness.log.adminUrl);
-  url.pathname = `/${harness.log.name}`;
-  await asAdministrator(url.href, (client) => client.query("UPDATE log_id SET id = gen_random_uuid()"));
+  await harness.log.asSuperuser((client) => client.query("UPDATE log_id SET id = gen_random_uuid()"));
   await asSystem(harness.database.databases, (tx) =>
     tx
       .updateTable("consumer_offset")

@@ -8,7 +8,6 @@ import {
 } from "@licet/contracts/licet/metering/v1/metering_events_pb";
 import type { UsageEventSchema } from "@licet/contracts/licet/metering/v1/usage_pb";
 import { asSystem } from "@licet/platform/database/database";
-import { asAdministrator } from "@licet/platform/database/roles";
 import { platformError } from "@licet/platform/errors";
 import type { EventBus, Subscription } from "@licet/platform/events/bus";
 import { topicOf } from "@licet/platform/events/cloudevent";
@@ -272,11 +271,6 @@ describe("heartbeats", () => {
   });
   afterAll(() => own.stop());
 
-  const databaseUrl = (): string => {
-    const url = new URL(own.database.adminUrl);
-    url.pathname = `/${own.database.name}`;
-    return url.href;
-  };
   const untilRounds = (what: string, more: number): Promise<void> => {
     const enough = rounds + more;
     return until(what, () => rounds >= enough);
@@ -286,7 +280,7 @@ describe("heartbeats", () => {
 
   test("vouch for what is counted only", async () => {
     await until("something is vouched for", () => reader.asOf() > 0);
-    const acceptedAt = await asAdministrator(databaseUrl(), async (admin) => {
+    const acceptedAt = await own.database.asSuperuser(async (admin) => {
       await admin.query("BEGIN");
       await admin.query("LOCK TABLE consumer_offset IN EXCLUSIVE MODE");
       await trackOne();

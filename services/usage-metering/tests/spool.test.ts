@@ -1,7 +1,6 @@
 import { afterEach, expect, test } from "@jest/globals";
 import { UsageTrackedSchema } from "@licet/contracts/licet/metering/v1/metering_events_pb";
 import { asSystem, inTenant } from "@licet/platform/database/database";
-import { asAdministrator } from "@licet/platform/database/roles";
 import { platformError } from "@licet/platform/errors";
 import type { EventBus } from "@licet/platform/events/bus";
 import { topicOf } from "@licet/platform/events/cloudevent";
@@ -124,7 +123,7 @@ test("of two replicas one drains; when it ends in the midst, the other one goes 
     }),
   );
   await other.start();
-  await asAdministrator(serving.database.adminUrl, async (admin) => {
+  await serving.database.asSuperuser(async (admin) => {
     const sessions = async (where: string): Promise<number> => {
       const { rows } = await admin.query(
         `SELECT count(*)::int AS count FROM pg_stat_activity a

@@ -3,7 +3,7 @@ import { fileURLToPath } from "node:url";
 import fc from "fast-check";
 import { sql } from "kysely";
 import { inTenant } from "../database/database.ts";
-import { asAdministrator, roles } from "../database/roles.ts";
+import { roles } from "../database/roles.ts";
 import { createLogger } from "../logging.ts";
 import { createTestDatabase, type TestDatabase } from "../testing/database.ts";
 import { simulation } from "../testing/simulation.ts";
@@ -177,7 +177,7 @@ class World {
   /** Ends the connection that holds the relays' lock: another relay gets it, and the one that had it may not know yet. */
   async #cut(): Promise<void> {
     this.#lockWasCut = true;
-    await asAdministrator(this.database.adminUrl, (client) =>
+    await this.database.asSuperuser((client) =>
       client.query(
         `SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a JOIN pg_locks l ON l.pid = a.pid
          WHERE l.locktype = 'advisory' AND l.granted AND a.datname = $1 AND a.application_name = 'licet-relay-lock'`,

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { afterEach, beforeEach, describe, expect, test } from "@jest/globals";
 import { sql, type Transaction } from "kysely";
 import { asSystem, inTenant, openDatabase } from "../database/database.ts";
-import { asAdministrator, roles } from "../database/roles.ts";
+import { roles } from "../database/roles.ts";
 import { createLogger } from "../logging.ts";
 import type { TestDatabase } from "../testing/database.ts";
 import {
@@ -172,7 +172,7 @@ describe("a reader of published events", () => {
   }
 
   async function waitsForLock(): Promise<boolean> {
-    return asAdministrator(database.adminUrl, async (client) => {
+    return database.asSuperuser(async (client) => {
       const waiting = "SELECT FROM pg_stat_activity WHERE datname = $1 AND wait_event_type = 'Lock'";
       return ((await client.query(waiting, [database.name])).rowCount ?? 0) > 0;
     });
@@ -183,9 +183,7 @@ describe("a reader of published events", () => {
   });
 
   test("would, if positions came from a sequence", async () => {
-    const url = new URL(database.adminUrl);
-    url.pathname = `/${database.name}`;
-    await asAdministrator(url.href, async (client) => {
+    await database.asSuperuser(async (client) => {
       await client.query(`
         CREATE SEQUENCE planted; GRANT USAGE ON SEQUENCE planted TO licet_system;
         CREATE OR REPLACE FUNCTION give_event_positions() RETURNS trigger LANGUAGE plpgsql AS $$

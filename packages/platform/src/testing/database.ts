@@ -15,6 +15,11 @@ export interface TestDatabase<DB> {
   readonly databases: Databases<DB>;
   /** URL of this database for a role. */
   url(role: Role): string;
+  /**
+   * Runs `work` on a superuser's session in this database. Sessions of the server's maintenance database wait for each
+   * other (it is where databases are set up): one that stays there would hold up the other suites, and be held up by them.
+   */
+  asSuperuser<T>(work: (client: pg.Client) => Promise<T>): Promise<T>;
   /** Closes the pools and removes the database. */
   drop(): Promise<void>;
 }
@@ -56,6 +61,7 @@ export async function createTestDatabase<DB>(options: {
     name,
     databases,
     url,
+    asSuperuser: (work) => asAdministrator(Object.assign(new URL(adminUrl), { pathname: `/${name}` }).href, work),
     drop: async () => {
       await Promise.all([databases.app.destroy(), databases.system.destroy()]);
       await asAdministrator(adminUrl, (client) =>
