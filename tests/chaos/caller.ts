@@ -55,7 +55,7 @@ export function openCaller({ addresses, validation, keys }: Place, tenant: strin
 }
 
 /** Codes after which nobody knows whether the call had its effect. */
-const unknownCodes: ReadonlySet<Code> = new Set([
+const unknownCodes: ReadonlySet<string> = new Set<Code>([
   "UNAVAILABLE",
   "DEADLINE_EXCEEDED",
   "ABORTED",
@@ -64,10 +64,13 @@ const unknownCodes: ReadonlySet<Code> = new Set([
   "UNKNOWN",
 ]);
 
+/** Whether nobody knows, after a call that ended with this code, what it did. */
+export const isUnknown = (code: string): boolean => unknownCodes.has(code);
+
 /** What an error says about the effect of the call, and its code with the reason. */
 export function outcomeOf(error: unknown): { outcome: OutcomeKind; code: string } {
   if (!(error instanceof ServiceError)) throw error;
-  return { outcome: unknownCodes.has(error.code) ? "unknown" : "fail", code: `${error.code} ${error.reason}` };
+  return { outcome: isUnknown(error.code) ? "unknown" : "fail", code: `${error.code} ${error.reason}` };
 }
 
 /** The longest pause between two attempts, in milliseconds. */

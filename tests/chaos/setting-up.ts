@@ -45,7 +45,8 @@ export async function setUp(stage: Stage, workers: number): Promise<Scene> {
   const administration = createClient(TenantService, operator);
   const keys: Record<string, string> = {};
   for (const tenantId of tenants) {
-    const created = await administration.createTenant({ requestId: `tenant-${tenantId}`, tenantId, name: tenantId });
+    const wanted = { requestId: `tenant-${tenantId}`, tenantId, name: tenantId };
+    const created = await insist(() => administration.createTenant(wanted), AbortSignal.timeout(SETTING_UP_MS));
     keys[tenantId] = created.adminApiKeySecret;
   }
   operator.close();

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { randomFrom } from "../random.ts";
-import type { Attack, Target } from "./attack.ts";
+import type { Attack } from "./attack.ts";
 import type { CanaryReport } from "./canary.ts";
 import { grpcAttacks } from "./grpc-attacks.ts";
 import { http2Attacks } from "./http2-attacks.ts";
@@ -98,10 +98,17 @@ async function seen(canary: ChildProcess): Promise<CanaryReport> {
   return report;
 }
 
+/** Rounds from this one on only warm up. */
+const FIRST_WARM = 1_000_000;
+
+/** What a round does is the seed's, however many the machine has had time for before. */
+function randomOf(seed: number, attack: Attack, round: number): () => number {
+  return randomFrom(seed + 10_000_019 * attacks.indexOf(attack) + round);
+}
+
 async function attackAll(victim: Victim, canary: ChildProcess, options: FuzzOptions): Promise<FuzzReport> {
   const { seed, seconds, log } = options;
   const allowed = options.lenient ? lenient : strict;
-  const random = randomFrom(seed);
   let ids = 0;
   const prefix = `fuzz-${seed}`;
   const methods = createSamples(() => `${prefix}-${++ids}`);
@@ -111,7 +118,6 @@ async function attackAll(victim: Victim, canary: ChildProcess, options: FuzzOpti
     key: victim.key("tradsys", "admin"),
     operatorKey: victim.key("platform", "operator"),
     methods,
-    random,
     stall: (work: () => Promise<void>) => victim.locked("license", work),
   };
   const chosen = attacks.filter(({ name }) => options.only?.includes(name) ?? true);
@@ -125,8 +131,9 @@ async function attackAll(victim: Victim, canary: ChildProcess, options: FuzzOpti
   const rssCold = victim.rss();
   for (const attack of chosen) {
     const signal = AbortSignal.timeout(share);
-    do await attack.round({ ...aim, accepted, signal }, createTally(attack));
-    while (!signal.aborted);
+    for (let round = FIRST_WARM; round === FIRST_WARM || !signal.aborted; round++) {
+      await attack.round({ ...aim, accepted, signal, random: randomOf(seed, attack, round) }, createTally(attack));
+    }
   }
   const rssBefore = await victim.settle(0, 15_000);
   const before = await countRows(victim);
@@ -140,10 +147,11 @@ async function attackAll(victim: Victim, canary: ChildProcess, options: FuzzOpti
   for (const attack of chosen) {
     const tally = createTally(attack);
     const signal = AbortSignal.timeout(share);
-    const target: Target = { ...aim, accepted, signal };
     watch.reset();
     let rounds = 0;
-    for (; rounds === 0 || !signal.aborted; rounds++) await attack.round(target, tally);
+    for (; rounds === 0 || !signal.aborted; rounds++) {
+      await attack.round({ ...aim, accepted, signal, random: randomOf(seed, attack, rounds) }, tally);
+    }
     const outcome = {
       name: attack.name,
       rounds,

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "@jest/globals";
-import { roles, roleUrl } from "@licet/platform/database/roles";
+import { asAdministrator, roles, roleUrl } from "@licet/platform/database/roles";
 import { testServerUrl } from "@licet/platform/testing/database";
 import { type TenancyExceptions, tenancyBreaches } from "@licet/platform/testing/tenancy";
 import pg from "pg";
@@ -228,12 +228,15 @@ describe("controls", () => {
     ["a role that is the owner too", "GRANT licet_owner TO licet_app", "licet_app is a member of licet_owner"],
     ["the right to empty a table", "GRANT TRUNCATE ON customer TO licet_app", "customer: the app role has TRUNCATE"],
   ])("%s is found", async (_what, change, breach) => {
-    await connected("licensing", async (client) => {
-      await client.query("BEGIN");
-      await client.query(change);
-      expect(await breachesOf(client, "licensing")).toContainEqual(expect.stringContaining(breach));
-      await client.query("ROLLBACK");
-    });
+    // Roles are the server's: by the lock, no suite that begins meanwhile alters one at the same time.
+    await asAdministrator(testServerUrl(), () =>
+      connected("licensing", async (client) => {
+        await client.query("BEGIN");
+        await client.query(change);
+        expect(await breachesOf(client, "licensing")).toContainEqual(expect.stringContaining(breach));
+        await client.query("ROLLBACK");
+      }),
+    );
   });
 
   test("with row-level security off the app role would see the rows: the look from outside is one", async () => {

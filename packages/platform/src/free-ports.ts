@@ -1,52 +1,88 @@
 import { once } from "node:events";
-import { createServer } from "node:net";
+import { createServer, type Server } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 
 /**
  * Below the ports that Linux (32768 to 60999) and macOS (from 49152) give to outgoing connections: one of those could
  * be taken between being found free and being listened on.
  */
-const FIRST = 12_000;
-const LAST = 31_999;
-/** Neighbouring process ids begin this far apart, so processes that search at the same time find different ports. */
+const BLOCKS = { first: 16_000, size: 100, count: 160 };
+/** What {@link findFreePort} looks through, below the blocks. */
+const SINGLE = { first: 12_000, count: 4_000 };
+/** Neighbouring process ids begin this far apart, so that processes that search at the same time seldom look at the same. */
 const STRIDE = 97;
 
-let next = (process.pid * STRIDE) % (LAST - FIRST + 1);
+let nextSingle = (process.pid * STRIDE) % SINGLE.count;
+let nextBlock = (process.pid * STRIDE) % BLOCKS.count;
+let left: number[] = [];
+/** One caller at a time takes from the ports that are left. */
+let turn: Promise<unknown> = Promise.resolve();
 
 /**
  * Finds TCP ports of 127.0.0.1 that nobody listens on, all different, also from those of earlier calls of this process.
- * For a server that must know its port before it listens; one that needn't should listen on port 0.
+ * For servers that must know their ports long before they listen; one that needn't should listen on port 0.
  *
- * @throws {Error} when there are fewer than `count` free ports between 12000 and 31999.
+ * They come from blocks of a hundred, of which a process keeps the first port by listening on it for as long as it lives:
+ * so what another process finds at the same time lies elsewhere.
+ *
+ * @throws {Error} when every block between 16000 and 31999 is somebody else's.
  */
-export async function findFreePorts(count: number): Promise<number[]> {
-  const found: number[] = [];
-  for (let tried = 0; found.length < count; tried++) {
-    if (tried > LAST - FIRST) throw new Error(`there are no ${count} free TCP ports between ${FIRST} and ${LAST}`);
-    const port = FIRST + next;
-    next = (next + 1) % (LAST - FIRST + 1);
-    if (await isPortFree(port)) found.push(port);
-  }
+export function findFreePorts(count: number): Promise<number[]> {
+  const found = turn.then(async () => {
+    const ports: number[] = [];
+    while (ports.length < count) {
+      const port = left.shift();
+      if (port === undefined) left = await claimBlock();
+      else if (await isPortFree(port)) ports.push(port);
+    }
+    return ports;
+  });
+  turn = found.catch(() => undefined);
   return found;
 }
 
-/** As {@link findFreePorts}, one port. */
+async function claimBlock(): Promise<number[]> {
+  for (let tried = 0; tried < BLOCKS.count; tried++) {
+    const first = BLOCKS.first + nextBlock * BLOCKS.size;
+    nextBlock = (nextBlock + 1) % BLOCKS.count;
+    const claim = await listen(first);
+    if (claim === undefined) continue;
+    claim.unref();
+    return Array.from({ length: BLOCKS.size - 1 }, (_, index) => first + 1 + index);
+  }
+  throw new Error(`every block of ports from ${BLOCKS.first} on is taken: ${BLOCKS.count} processes hold one`);
+}
+
+/**
+ * Finds one TCP port of 127.0.0.1 that nobody listens on. Another process may find it too: for a server that takes another
+ * one then.
+ *
+ * @throws {Error} when there is none between 12000 and 15999.
+ */
 export async function findFreePort(): Promise<number> {
-  const [port] = await findFreePorts(1);
-  if (port === undefined) throw new Error("findFreePorts returned nothing");
-  return port;
+  for (let tried = 0; tried < SINGLE.count; tried++) {
+    const port = SINGLE.first + nextSingle;
+    nextSingle = (nextSingle + 1) % SINGLE.count;
+    if (await isPortFree(port)) return port;
+  }
+  throw new Error(`there is no free TCP port from ${SINGLE.first} to ${SINGLE.first + SINGLE.count - 1}`);
 }
 
 async function isPortFree(port: number): Promise<boolean> {
-  const server = createServer();
-  try {
-    await once(server.listen({ host: "127.0.0.1", port }), "listening");
-  } catch {
-    return false;
-  }
+  const server = await listen(port);
+  if (server === undefined) return false;
   server.close();
   await once(server, "close");
   return true;
+}
+
+/** Listens on a port of 127.0.0.1, and talks to nobody; undefined where somebody listens. */
+async function listen(port: number): Promise<Server | undefined> {
+  const server = createServer((socket) => socket.destroy());
+  return once(server.listen({ host: "127.0.0.1", port }), "listening").then(
+    () => server,
+    () => undefined,
+  );
 }
 
 /**

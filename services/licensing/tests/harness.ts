@@ -104,7 +104,7 @@ export async function startHarness(
   const instance = (overrides: Partial<Dependencies> = {}) =>
     createLicensing(
       {
-        database: { appUrl: database.url("licet_app"), systemUrl: database.url("licet_system") },
+        database: { appUrl: database.patientUrl("licet_app"), systemUrl: database.patientUrl("licet_system") },
         maxConnections: 8,
         masterKeys: [{ id: "test", key: new Uint8Array(32).fill(7) }],
         currentMasterKey: "test",

@@ -17,6 +17,7 @@ import { createLogger } from "@licet/platform/logging";
 import { isPublic } from "@licet/platform/rpc/call";
 import { createChannel } from "@licet/platform/rpc/client";
 import { isolationBreaches } from "@licet/platform/testing/isolation";
+import { PATIENT_MS, patient } from "@licet/platform/testing/patient";
 import { until } from "@licet/platform/testing/until";
 import { sql } from "kysely";
 import { newOpaqueKey, OPAQUE_KEY_BYTES } from "../src/domain/opaque-key.ts";
@@ -281,6 +282,8 @@ async function curl(body: string): Promise<{ status: number; headers: Headers; b
     "-sSi",
     "-H",
     "content-type: application/json",
+    "-H",
+    `connect-timeout-ms: ${PATIENT_MS}`,
     "-d",
     body,
     url,
@@ -318,7 +321,7 @@ describe("what a caller is told", () => {
   test("by gRPC: the same in the metadata", async () => {
     const { key } = await newKey();
     const channel = createChannel({ address: served.grpcAddress });
-    const grpc = createClient(ActivationService, channel);
+    const grpc = createClient(ActivationService, patient(channel));
     let headers = new Headers();
     const onHeader = (received: Headers) => {
       headers = received;
@@ -336,7 +339,7 @@ describe("calls with keys that are none", () => {
   const post = (key: string) =>
     fetch(`${served.webUrl}/licet.licensing.v1.ActivationService/CheckKey`, {
       method: "POST",
-      headers: { "content-type": "application/json" },
+      headers: { "content-type": "application/json", "connect-timeout-ms": `${PATIENT_MS}` },
       body: JSON.stringify({ key, product }),
     });
 
@@ -411,7 +414,7 @@ describe("every public method that is called by a license key", () => {
       const { key } = await newKey();
       await exhaust(() => harness.installed.checkKey({ key, product }), 5);
       const channel = createChannel({ address: served.grpcAddress });
-      const call = channel.unary(method as DescMethodUnary, undefined, undefined, undefined, {
+      const call = patient(channel).unary(method as DescMethodUnary, undefined, undefined, undefined, {
         key,
         ...samples[name],
       } as never);

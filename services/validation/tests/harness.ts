@@ -78,6 +78,8 @@ export interface Harness extends Instance {
   /** Builds another instance of the service beside the first; it is created, not started. */
   another(): Promise<Instance>;
   publish(...records: OutgoingRecord[]): Promise<void>;
+  /** Resolves when every credential that was published so far is known. */
+  credentialsCaughtUp(): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -115,7 +117,8 @@ export async function createHarness(
     headers: { authorization: `Bearer ${meshKey}` },
   });
   const credentials = createLicensingCredentials({ licensing: transport, meshKey, logger, now: () => clock.ms });
-  await (await followCredentials(credentials, bus, logger)).caughtUp();
+  const followed = await followCredentials(credentials, bus, logger);
+  await followed.caughtUp();
   const config: Config = { ...defaults, ...overrides };
   const newKey: Harness["newKey"] = (tenant, scopes = ["features:check"]) => {
     const { key, keyId, secretHash } = generateApiKey();
@@ -154,6 +157,7 @@ export async function createHarness(
     counts,
     another,
     publish: (...records) => bus.publish(records),
+    credentialsCaughtUp: () => followed.caughtUp(),
     async close() {
       for (const instance of instances) await instance.end();
       await bus.stop();

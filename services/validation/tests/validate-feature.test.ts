@@ -344,6 +344,7 @@ describe("callers", () => {
     const { key, credential } = harness.newKey("tradsys");
     await harness.publish(credentialRecord(credential));
     await harness.validation.start();
+    await harness.credentialsCaughtUp();
     const client = harness.client(key);
     await client.validateFeature(request);
     expect(harness.licensing.asked).not.toContain(credential.keyId);

@@ -22,7 +22,9 @@ afterEach(async () => {
   await rm(dataDir, { recursive: true, force: true });
 });
 
-async function start(options: { dataDir?: string; ephemeral?: boolean } = {}): Promise<EmbeddedPostgres> {
+async function start(
+  options: { dataDir?: string; ephemeral?: boolean; maxRestartsPerMinute?: number } = {},
+): Promise<EmbeddedPostgres> {
   const server = await startEmbeddedPostgres({ dataDir, logger, settings: { fsync: "off" }, ...options });
   running.push(server);
   return server;
@@ -181,7 +183,7 @@ describe("after kill -9", () => {
   });
 
   test("of the server again and again: it gives up and says so", async () => {
-    const server = await start();
+    const server = await start({ maxRestartsPerMinute: 3 });
     let failure: Error | undefined;
     void server.failed.then((error) => {
       failure = error;

@@ -20,6 +20,8 @@ export interface EmbeddedPostgresOptions {
   readonly settings?: Readonly<Record<string, string>>;
   /** True: `stop` removes the data. */
   readonly ephemeral?: boolean;
+  /** So many crashes within a minute it is brought back from; more are not bad luck. 30 when absent. */
+  readonly maxRestartsPerMinute?: number;
   readonly logger: Logger;
 }
 
@@ -64,7 +66,6 @@ const SETTINGS: Readonly<Record<string, string>> = {
 const START_TIMEOUT_MS = 60_000;
 const START_ATTEMPTS = 20;
 const RETRY_DELAY_MS = 300;
-/** More crashes than this within a minute are not bad luck. */
 const MAX_RESTARTS_PER_MINUTE = 30;
 
 /** Start failures that pass: children of a killed server still ending, another program on the port, another kill. */
@@ -235,7 +236,8 @@ class Server {
     const now = Date.now();
     this.#restarts.push(now);
     while ((this.#restarts[0] ?? now) < now - 60_000) this.#restarts.shift();
-    if (this.#restarts.length > MAX_RESTARTS_PER_MINUTE) throw new Error("too many crashes within a minute");
+    const { maxRestartsPerMinute = MAX_RESTARTS_PER_MINUTE } = this.#options;
+    if (this.#restarts.length > maxRestartsPerMinute) throw new Error("too many crashes within a minute");
     await endOrphan(this.#options.home, this.#options.logger);
     this.#child = (await startServer(this.#options, this.#port, this.#stopping.signal)).child;
     this.#watch();

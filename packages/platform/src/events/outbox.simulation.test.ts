@@ -203,7 +203,7 @@ function check({ sent, commits }: World): void {
   const versions = new Map<string, number>();
   for (const one of sent) {
     if ("issuedAt" in one) {
-      const missed = commits.find((c) => c.before <= one.issuedAt && (versions.get(c.stream) ?? 0) < c.version);
+      const missed = commits.find((c) => c.before < one.issuedAt && (versions.get(c.stream) ?? 0) < c.version);
       if (missed) throw new Error(`a heartbeat overtook version ${missed.version} of ${missed.stream}`);
       continue;
     }

@@ -8,6 +8,8 @@ import { runGuarded } from "./guarded.ts";
 export const kafkaVersion = "4.0.1";
 
 const OLDEST_JAVA = 17;
+/** How often Maven is asked; what it has got so far it keeps. */
+const ATTEMPTS = 3;
 const cache = path.resolve(import.meta.dirname, `../../../../node_modules/.cache/kafka/${kafkaVersion}`);
 
 /** The folder of Kafka's programs and of what they need, once {@link fetchKafka} has put it there. */
@@ -38,10 +40,16 @@ export async function fetchKafka(signal: AbortSignal | undefined): Promise<void>
     await writeFile(path.join(work, "pom.xml"), pom);
     const goal = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies";
     const args = ["-q", "-B", goal, "-DincludeScope=runtime", `-DoutputDirectory=${path.join(work, "lib")}`];
-    await runGuarded(["mvn", ...args], { cwd: work, signal }).catch((cause: unknown) => {
-      signal?.throwIfAborted();
-      throw new Error(`Kafka ${kafkaVersion} can't be fetched: ${(cause as Error).message}`, { cause });
-    });
+    for (let attempt = 1, fetched = false; !fetched; attempt++) {
+      fetched = await runGuarded(["mvn", ...args], { cwd: work, signal }).then(
+        () => true,
+        (cause: unknown) => {
+          signal?.throwIfAborted();
+          if (attempt < ATTEMPTS) return false;
+          throw new Error(`Kafka ${kafkaVersion} can't be fetched: ${(cause as Error).message}`, { cause });
+        },
+      );
+    }
     // Another process may have been faster; what it fetched is the same.
     await rename(path.join(work, "lib"), kafkaLibraries).catch((error: unknown) => {
       if (!hasKafka()) throw error;

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import path from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { Kafka, logLevel } from "kafkajs";
-import { becomesPortFree, findFreePort } from "../free-ports.ts";
+import { becomesPortFree, findFreePorts } from "../free-ports.ts";
 import { killProcesses } from "../processes.ts";
 import { type GuardedProgram, runGuarded, startGuarded } from "./guarded.ts";
 import { fetchKafka, hasKafka, kafkaLibraries } from "./kafka-release.ts";
@@ -64,13 +64,14 @@ export async function startKafka(options: KafkaOptions = {}): Promise<KafkaServe
     const settings = path.resolve(dataDir, "server.properties");
     await mkdir(dataDir, { recursive: true });
     await killProcesses((command) => command.endsWith(`kafka.Kafka ${settings}`));
-    const port = options.port ?? (await findFreePort());
+    const [free = 0, controller = 0] = await findFreePorts(2);
+    const port = options.port ?? free;
     // Another Kafka there would be taken for this one.
     if (!(await becomesPortFree(port, FREE_WITHIN_MS))) {
       throw new Error(`Kafka can't have port ${port}: another program listens on it`);
     }
     const logDir = path.resolve(dataDir, "log");
-    await writeFile(settings, serverProperties(logDir, port, await findFreePort(), options));
+    await writeFile(settings, serverProperties(logDir, port, controller, options));
     if (!existsSync(path.join(logDir, "meta.properties"))) await format(settings, options);
     const broker = await launch(settings, `127.0.0.1:${port}`, signal);
     let stopping = false;

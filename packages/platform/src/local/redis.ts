@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import path from "node:path";
-import { becomesPortFree, findFreePort } from "../free-ports.ts";
+import { becomesPortFree, findFreePorts } from "../free-ports.ts";
 import { killProcesses } from "../processes.ts";
 import { startGuarded } from "./guarded.ts";
 
@@ -45,7 +45,7 @@ export async function startRedis(options: RedisOptions = {}): Promise<RedisServe
   const dataDir = path.resolve(options.dataDir ?? (await mkdtemp(path.join(tmpdir(), "licet-redis-"))));
   await mkdir(dataDir, { recursive: true });
   await killProcesses((command) => command.startsWith("redis-server ") && command.includes(` --dir ${dataDir} `));
-  const port = options.port ?? (await findFreePort());
+  const [port = 0] = options.port === undefined ? await findFreePorts(1) : [options.port];
   if (!(await becomesPortFree(port, FREE_WITHIN_MS))) {
     throw new Error(`Redis can't have port ${port}: another program listens on it`);
   }

@@ -107,21 +107,24 @@ function subscribe(
   return bus.subscribe({ topics: [topic.name], reader, handle: to.handle, maxBatchRecords });
 }
 
-/** Publishes as a careful client does: again until it is acknowledged. */
-async function publishStubbornly(bus: EventBus, records: readonly OutgoingRecord[]): Promise<void> {
-  for (;;) {
+/** Publishes as a careful client does: again until it is acknowledged. Returns how often. */
+async function publishStubbornly(bus: EventBus, records: readonly OutgoingRecord[]): Promise<number> {
+  for (let attempts = 1; ; attempts++) {
     try {
-      return await bus.publish(records);
+      await bus.publish(records);
+      return attempts;
     } catch {
       // Disturbed on purpose.
     }
   }
 }
 
-/** Each key's texts must be numbered 0, 1, 2 …; a text may come again right where it was first delivered. */
-function expectOrdered(records: readonly BusRecord[]): void {
+/** Each key's texts must be numbered 0, 1, 2 …; one of `again` may come again right where it was first delivered. */
+function expectOrdered(records: readonly BusRecord[], again: ReadonlySet<string> = new Set()): void {
   for (const list of Map.groupBy(records, ({ key }) => key).values()) {
-    const numbers = list.map((one) => Number(textOf(one).split(":")[1]));
+    const texts = list.map(textOf);
+    const firsts = texts.filter((text, index) => text !== texts[index - 1] || !again.has(text));
+    const numbers = firsts.map((text) => Number(text.split(":")[1]));
     expect(numbers).toEqual(numbers.map((_, index) => index));
   }
 }
@@ -514,10 +517,12 @@ export const busCases = {
     if (reading === undefined) throw new Error("no bus");
     const subscription = await subscribe(reading, topic, fromBeginning, recorder, 20);
     const published: string[] = [];
+    // Whether what was not acknowledged is in the log is not known: it may be there twice.
+    const again = new Set<string>();
     await Promise.all(
       buses.map(async (bus, writer) => {
         for (const one of series(topic, 100, `writer-${writer}`)) {
-          await publishStubbornly(bus, [one]);
+          if ((await publishStubbornly(bus, [one])) > 1) again.add(textOf(one));
           published.push(textOf(one));
         }
       }),
@@ -526,7 +531,7 @@ export const busCases = {
     const read = new Set(recorder.texts);
     const lost = published.filter((text) => !read.has(text));
     if (lost.length > 0) throw new Error(`${lost.length} of ${published.length} acknowledged records were lost`);
-    expectOrdered(recorder.records);
+    expectOrdered(recorder.records, again);
     expectContinuous(recorder.batches);
   },
 

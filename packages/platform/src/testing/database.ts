@@ -13,8 +13,13 @@ export interface TestDatabase<DB> {
   readonly name: string;
   /** As services open it, but with sessions that wait longer. */
   readonly databases: Databases<DB>;
-  /** URL of this database for a role. */
+  /** URL of this database for a role, with the limits that services set. */
   url(role: Role): string;
+  /**
+   * The same with longer limits: for a service whose tests let many wait for one lock, or one that a test holds, which on a
+   * machine that stands still is for longer than a service waits.
+   */
+  patientUrl(role: Role): string;
   /**
    * Runs `work` on a superuser's session in this database. Sessions of the server's maintenance database wait for each
    * other (it is where databases are set up): one that stays there would hold up the other suites, and be held up by them.
@@ -54,13 +59,15 @@ export async function createTestDatabase<DB>(options: {
   await ensureDatabase(adminUrl, name);
   const url = (role: Role) => roleUrl(adminUrl, role, name);
   if (options.migrations !== undefined) await migrate({ url: url(roles.owner), folder: options.migrations });
-  const open = (role: Role) => openDatabase<DB>({ url: patient(url(role)), applicationName: name, maxConnections: 8 });
+  const patientUrl = (role: Role) => patient(url(role));
+  const open = (role: Role) => openDatabase<DB>({ url: patientUrl(role), applicationName: name, maxConnections: 8 });
   const databases = { app: open(roles.app), system: open(roles.system) };
   return {
     adminUrl,
     name,
     databases,
     url,
+    patientUrl,
     asSuperuser: (work) => asAdministrator(Object.assign(new URL(adminUrl), { pathname: `/${name}` }).href, work),
     drop: async () => {
       await Promise.all([databases.app.destroy(), databases.system.destroy()]);

@@ -1,7 +1,5 @@
 import { describe, test } from "@jest/globals";
-
-/** What cases may need beside Node and Postgres; `LICET_REQUIRE` names those that must be there, divided by commas. */
-export type Need = "kafka" | "redis" | "go" | "python";
+import { isRequired, type Need } from "./require.ts";
 
 /**
  * Whether cases must be left out because what they need is missing. Says so on the terminal, as Jest prints the names of
@@ -12,9 +10,7 @@ export type Need = "kafka" | "redis" | "go" | "python";
  */
 export function skippedFor(need: Need, missing: string | undefined, name: string): missing is string {
   if (missing === undefined) return false;
-  if ((process.env.LICET_REQUIRE ?? "").split(",").includes(need)) {
-    throw new Error(`LICET_REQUIRE names ${need}, but ${missing}`);
-  }
+  if (isRequired(need)) throw new Error(`LICET_REQUIRE names ${need}, but ${missing}`);
   process.stdout.write(`skipped: ${name} (${missing})\n`);
   return true;
 }

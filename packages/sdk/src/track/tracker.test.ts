@@ -58,8 +58,8 @@ test("every event counts once, whatever happens to requests and answers, with an
       fc.boolean(),
       async (fates, bursts, spooled) => {
         const server = createServer(fates);
-        const options = { ...atOnce, ...(spooled && { spool: { folder: newFolder() } }) };
-        const tracker = createTracker(server.send, options, noPauses);
+        const spool = spooled && { spool: { folder: newFolder() } };
+        const tracker = createTracker(server.send, { ...atOnce, closeTimeoutMs: 120_000, ...spool }, noPauses);
         let tracked = 0;
         for (const burst of bursts) {
           for (let i = 0; i < burst; i++) if (tracker.track({ ...order, quantity: 2 })) tracked += 1;
@@ -94,7 +94,9 @@ test("a full memory turns the newest away, and says so", async () => {
   const taken = Array.from({ length: 10 }, (_, i) => tracker.track({ ...order, id: `${i}` }));
   expect(taken).toEqual([...Array(8).fill(true), false, false]);
   expect(tracker.counts()).toMatchObject({ tracked: 8, turnedAway: 2, waiting: 8 });
-  expect(await tracker.flush(1)).toBe(false);
+  const flushed = tracker.flush(100);
+  await until("they are sent", () => answers.length > 0);
+  expect(await flushed).toBe(false);
   for (const answer of answers) answer({ kind: "ACCEPTED" });
   await tracker.close();
   expect(tracker.track(order)).toBe(false);

@@ -101,8 +101,10 @@ function withoutWww(host: string, ignoreWww: boolean): string {
 }
 
 function canonicalPath(path: string): string {
-  const escaped = path.replaceAll(/%[0-9a-f]{2}/gi, (octet) => {
-    const character = String.fromCharCode(Number.parseInt(octet.slice(1), 16));
+  const escaped = path.replaceAll(/%([0-9a-f]{2})?/gi, (octet, digits?: string) => {
+    // A percent sign that escapes nothing stands for itself: left alone, it could become the beginning of an escape.
+    if (digits === undefined) return "%25";
+    const character = String.fromCharCode(Number.parseInt(digits, 16));
     return /[a-z0-9._~-]/i.test(character) ? character : octet.toUpperCase();
   });
   return escaped.replace(/\/+$/, "");
