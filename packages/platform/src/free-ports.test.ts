@@ -16,3 +16,9 @@ test("finds ports that are all different, through calls, and that nobody listens
   expect(found).not.toContain(taken + 1);
   expect(await findFreePort()).not.toBe(taken);
 });
+
+test("another process that looks into its block finds it taken", async () => {
+  const [port = 0] = await findFreePorts(1);
+  const other = createServer().listen(port - (port % 100), "127.0.0.1");
+  await expect(once(other, "listening")).rejects.toMatchObject({ code: "EADDRINUSE" });
+});
