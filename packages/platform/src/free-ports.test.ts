@@ -20,5 +20,6 @@ test("finds ports that are all different, through calls, and that nobody listens
 test("another process that looks into its block finds it taken", async () => {
   const [port = 0] = await findFreePorts(1);
   const other = createServer().listen(port - (port % 100), "127.0.0.1");
-  await expect(once(other, "listening")).rejects.toMatchObject({ code: "EADDRINUSE" });
+  const listening = once(other, "listening").finally(() => other.close());
+  await expect(listening).rejects.toMatchObject({ code: "EADDRINUSE" });
 });
