@@ -66,6 +66,7 @@ try {
 }
 
 function whole(flag: string, text: string): number {
-  if (!/^\d{1,9}$/.test(text)) throw new Error(`${flag}: ${JSON.stringify(text)} should be a whole number`);
+  if (!/^\d{1,9}$/.test(text))
+    throw new Error(`${flag}: ${JSON.stringify(text)} should be a whole number from 0 to 999999999`);
   return Number(text);
 }
